@@ -1,0 +1,44 @@
+//! The command line: one file per command, errors to stderr, results to stdout.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::Result;
+
+/// Calibrated posterior images from interferometer files and microscope stacks.
+#[derive(Debug, Parser)]
+#[command(name = "antumbra", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+/// Runs the program on the process's arguments and returns its exit status.
+///
+/// 0 done, 1 done but a check failed, 2 wrong input, 3 failed computation, 130 interrupted.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // A closed stdout or stderr is not worth an error of its own.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match run(arguments.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {}
+}

@@ -1,0 +1,56 @@
+//! Where tensors live and in which precision: the only place that picks CPU or GPU.
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::{Error, Result};
+
+/// Device and floating-point type of every tensor of a run.
+#[derive(Debug, Clone)]
+pub struct Compute {
+    /// CPU or one GPU.
+    pub device: Device,
+    /// f32 for runs, f64 where a test needs it.
+    pub dtype: DType,
+}
+
+impl Compute {
+    /// Single precision on the CPU.
+    pub fn cpu() -> Self {
+        Self { device: Device::Cpu, dtype: DType::F32 }
+    }
+
+    /// Double precision on the CPU.
+    pub fn cpu_f64() -> Self {
+        Self { device: Device::Cpu, dtype: DType::F64 }
+    }
+
+    /// The device named on the command line: `auto`, `cpu` or `cuda:N`.
+    ///
+    /// # Errors
+    /// An unknown name, or a GPU that this binary or machine does not have.
+    pub fn named(name: &str) -> Result<Self> {
+        let cuda = |index| Device::new_cuda(index);
+        let device = match name {
+            "cpu" => Device::Cpu,
+            "auto" => cuda(0).unwrap_or(Device::Cpu),
+            _ => {
+                let index = name
+                    .strip_prefix("cuda:")
+                    .and_then(|n| n.parse().ok())
+                    .ok_or_else(|| Error::config("--device", format!("`{name}`; use auto, cpu or cuda:N")))?;
+                cuda(index).map_err(|_| {
+                    Error::config("--device", format!("{name} cannot be used here; use --device cpu"))
+                })?
+            }
+        };
+        Ok(Self { device, dtype: DType::F32 })
+    }
+
+    /// A tensor of this device and precision from host values.
+    ///
+    /// # Errors
+    /// A shape that does not hold `values`.
+    pub fn tensor(&self, values: Vec<f64>, shape: &[usize]) -> Result<Tensor> {
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)?)
+    }
+}

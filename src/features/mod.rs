@@ -1,0 +1,1 @@
+//! Numbers that scientists read off images, each with its posterior.

@@ -1,0 +1,108 @@
+//! Instruments: how an image becomes data ([`Forward`]) and how probable the measured data are ([`Likelihood`]).
+
+pub mod vlbi;
+
+use candle_core::{D, Tensor};
+
+use crate::{Result, grid::Grid, prior::Scaling, rng::Rng};
+
+/// A differentiable instrument model, y = A(x).
+pub trait Forward: Send + Sync {
+    /// The pixel grid of the images that [`Forward::apply`] takes.
+    fn grid(&self) -> &Grid;
+
+    /// Predicted data `[B, M]` (or `[B, M, 2]`, real and imaginary) of images `[B, Z, Y, X]` in the instrument's unit.
+    ///
+    /// # Errors
+    /// An image of another shape.
+    fn apply(&self, image: &Tensor) -> Result<Tensor>;
+}
+
+/// The noise model of one data product. `predicted` is what the problem's [`Forward`] returns.
+pub trait Likelihood: Send + Sync {
+    /// Name of the data product, as in `diagnostics.json`.
+    fn name(&self) -> &'static str;
+
+    /// Number of real data.
+    fn count(&self) -> usize;
+
+    /// Log probability `[B]` of the measured data, nats, differentiable; constants may be left out.
+    ///
+    /// # Errors
+    /// A prediction of another shape.
+    fn log_prob(&self, predicted: &Tensor) -> Result<Tensor>;
+
+    /// Whitened residuals `[B, count]`: independent with unit variance if the model is right.
+    ///
+    /// # Errors
+    /// A prediction of another shape.
+    fn residuals(&self, predicted: &Tensor) -> Result<Tensor>;
+
+    /// Chi-square per datum `[B]` by the field's usual definition for this product.
+    ///
+    /// # Errors
+    /// A prediction of another shape.
+    fn chi2(&self, predicted: &Tensor) -> Result<Tensor> {
+        Ok(self.residuals(predicted)?.sqr()?.mean(D::Minus1)?)
+    }
+
+    /// New data of this product, drawn from the noise model around `predicted`, `[B, count]`.
+    ///
+    /// # Errors
+    /// A prediction of another shape.
+    fn draw(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Tensor>;
+
+    /// True where the gradient of [`Likelihood::log_prob`] is unbounded (phases and log amplitudes near a
+    /// visibility of zero), so that only a sampler with an accept step can be trusted.
+    fn is_singular(&self) -> bool {
+        false
+    }
+}
+
+/// Everything the data say: one forward model and the likelihoods of its data products.
+///
+/// Solvers work in the prior's network unit; the problem converts.
+pub struct Problem {
+    /// Instrument model.
+    pub forward: Box<dyn Forward>,
+    /// Data products; their log probabilities add.
+    pub likelihoods: Vec<Box<dyn Likelihood>>,
+    /// Network unit to instrument unit.
+    pub scaling: Scaling,
+}
+
+impl Problem {
+    /// Predicted data of network-unit images `[B, Z, Y, X]`.
+    ///
+    /// # Errors
+    /// An image of another shape.
+    pub fn predict(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward.apply(&self.scaling.to_image(x)?)
+    }
+
+    /// Summed log probability `[B]` of all data products, nats.
+    ///
+    /// # Errors
+    /// An image of another shape.
+    pub fn log_likelihood(&self, x: &Tensor) -> Result<Tensor> {
+        let predicted = self.predict(x)?;
+        let mut total = Tensor::zeros(x.dim(0)?, x.dtype(), x.device())?;
+        for likelihood in &self.likelihoods {
+            total = (total + likelihood.log_prob(&predicted)?)?;
+        }
+        Ok(total)
+    }
+
+    /// Log likelihood `[B]` and its gradient `[B, Z, Y, X]` at network-unit images, both detached.
+    ///
+    /// # Errors
+    /// An image of another shape.
+    pub fn log_likelihood_and_gradient(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        crate::tensor::value_and_gradient(x, |x| self.log_likelihood(x))
+    }
+
+    /// True if any data product is singular.
+    pub fn is_singular(&self) -> bool {
+        self.likelihoods.iter().any(|likelihood| likelihood.is_singular())
+    }
+}

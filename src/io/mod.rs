@@ -1,0 +1,1 @@
+//! File formats to plain structs of f64 and back; no tensors.

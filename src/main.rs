@@ -1,0 +1,5 @@
+//! The `antumbra` program.
+
+fn main() -> std::process::ExitCode {
+    antumbra::cli::main()
+}

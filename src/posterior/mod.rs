@@ -1,0 +1,5 @@
+//! The posterior engine: solvers, the one loop that runs them, and the checks of their output.
+
+pub mod solver;
+
+pub use solver::{Solver, Step};

@@ -1,0 +1,49 @@
+//! What every posterior sampler offers to the run loop.
+
+use std::collections::HashMap;
+
+use candle_core::Tensor;
+
+use crate::{Result, instrument::Problem, prior::Denoiser, rng::Rng};
+
+/// Named tensors: the state of a solver in a checkpoint.
+pub type TensorMap = HashMap<String, Tensor>;
+
+/// What one step reports.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Stage of the solver, for example `ppm` or `gibbs`.
+    pub stage: &'static str,
+    /// Named numbers for `metrics.jsonl` and the progress bar.
+    pub metrics: Vec<(&'static str, f64)>,
+}
+
+/// A posterior sampler. It works in the prior's network unit and draws randomness only from its `rng` argument.
+pub trait Solver: Send {
+    /// Number of steps of a whole run.
+    fn steps(&self) -> usize;
+
+    /// Advances by one step; the run loop calls it [`Solver::steps`] times, each with its own stream of `rng`.
+    ///
+    /// # Errors
+    /// A diverged computation, or a failure of problem or prior.
+    fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step>;
+
+    /// Posterior draws so far `[chains, draws, Z, Y, X]`, network unit.
+    ///
+    /// # Errors
+    /// No draws yet.
+    fn draws(&self) -> Result<Tensor>;
+
+    /// Everything needed to continue, except the random generator, which the run loop derives from seed and step.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    fn state(&self) -> Result<TensorMap>;
+
+    /// Continues from a state of an equally configured solver.
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape.
+    fn restore(&mut self, state: TensorMap) -> Result<()>;
+}

@@ -1,0 +1,54 @@
+//! Priors: what images look like, known through a denoiser.
+
+use candle_core::Tensor;
+
+use crate::Result;
+
+/// Linear map between the unit a prior works in and the unit an instrument sees.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scaling {
+    /// Instrument units per network unit.
+    pub unit: f64,
+    /// Network value of a dark pixel.
+    pub dark: f64,
+}
+
+impl Scaling {
+    /// No change of unit.
+    pub const IDENTITY: Self = Self { unit: 1.0, dark: 0.0 };
+
+    /// Instrument unit from network unit: unit (x - dark).
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn to_image(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.affine(self.unit, -self.unit * self.dark)?)
+    }
+
+    /// Network unit from instrument unit: x / unit + dark.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn to_network(&self, image: &Tensor) -> Result<Tensor> {
+        Ok(image.affine(1.0 / self.unit, self.dark)?)
+    }
+}
+
+/// A prior p(x), known through D(x_s, s) = E[x | x + s n = x_s] with n ~ N(0, I) (Karras et al. 2022, the EDM
+/// convention). The score of the diffused prior is (D(x_s, s) - x_s) / s^2.
+pub trait Denoiser: Send + Sync {
+    /// Denoised images `[B, Z, Y, X]` of `noisy` `[B, Z, Y, X]` at noise levels `[B]`, differentiable in `noisy`.
+    ///
+    /// # Errors
+    /// An image of another shape.
+    fn denoise(&self, noisy: &Tensor, noise_level: &Tensor) -> Result<Tensor>;
+
+    /// Image shape Z, Y, X.
+    fn shape(&self) -> [usize; 3];
+
+    /// Smallest and largest noise level at which the denoiser can be trusted, network unit.
+    fn noise_range(&self) -> (f64, f64);
+
+    /// Standard deviation of the prior's images per pixel, network unit.
+    fn data_std(&self) -> f64;
+}

@@ -1,0 +1,23 @@
+//! What candle lacks: fast convolution and normalisation, Fourier transforms, gradients of plain functions.
+
+use candle_core::{Tensor, Var};
+
+use crate::Result;
+
+/// Value `[B]` and gradient (shape of `x`) of a function of each batch element, both detached from any graph.
+///
+/// # Errors
+/// Those of `function`.
+pub fn value_and_gradient(
+    x: &Tensor,
+    function: impl FnOnce(&Tensor) -> Result<Tensor>,
+) -> Result<(Tensor, Tensor)> {
+    let variable = Var::from_tensor(&x.detach())?;
+    let value = function(variable.as_tensor())?;
+    let gradients = value.sum_all()?.backward()?;
+    let gradient = match gradients.get(variable.as_tensor()) {
+        Some(gradient) => gradient.detach(),
+        None => x.zeros_like()?,
+    };
+    Ok((value.detach(), gradient))
+}

@@ -1,0 +1,1 @@
+//! Samplers against posteriors that are known exactly.

@@ -1,0 +1,1 @@
+//! Headers, help texts and malformed files.

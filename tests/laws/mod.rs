@@ -1,0 +1,1 @@
+//! Laws that every implementation of a trait must obey.
