@@ -1,8 +1,8 @@
 //! Priors: what images look like, known through a denoiser.
 
-use candle_core::Tensor;
+use candle_core::{Tensor, Var};
 
-use crate::Result;
+use crate::{Error, Result, rng::Rng};
 
 /// Linear map between the unit a prior works in and the unit an instrument sees.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,4 +51,26 @@ pub trait Denoiser: Send + Sync {
 
     /// Standard deviation of the prior's images per pixel, network unit.
     fn data_std(&self) -> f64;
+    /// A denoiser that starts equal to this one and can be trained; `rng` draws the initial adapters.
+    ///
+    /// # Errors
+    /// A prior without trainable weights refuses.
+    fn trainable(&self, _adaptation: Adaptation, _rng: &mut Rng) -> Result<Box<dyn Trainable>> {
+        Err(Error::config("solver", "this prior has no weights to train; choose a solver that only denoises"))
+    }
+}
+
+/// A denoiser whose weights can be trained: the auxiliary network of Principled Posterior Matching.
+pub trait Trainable: Denoiser {
+    /// The trained weights by name; setting them changes what the denoiser returns.
+    fn variables(&self) -> Vec<(String, Var)>;
+}
+
+/// Which weights of a trainable copy are free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adaptation {
+    /// All of them.
+    Copy,
+    /// A low-rank change of this rank to every layer (Hu et al. 2022); the original weights stay fixed.
+    LowRank(usize),
 }

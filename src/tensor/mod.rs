@@ -1,5 +1,7 @@
 //! What candle lacks: fast convolution and normalisation, Fourier transforms, gradients of plain functions.
 
+pub mod adam;
+
 use candle_core::{Tensor, Var};
 
 use crate::Result;
