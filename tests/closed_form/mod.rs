@@ -1,1 +1,3 @@
 //! Samplers against posteriors that are known exactly.
+
+pub mod bed;
