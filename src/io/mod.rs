@@ -1,1 +1,7 @@
-//! File formats to plain structs of f64 and back; no tensors.
+//! File formats to plain structs of f64 and f32 and back; no tensors.
+
+pub mod atomic;
+pub mod cfitsio;
+pub mod cube;
+pub mod cube_fits;
+pub mod cube_hdf5;

@@ -1,0 +1,180 @@
+//! Posterior cubes as HDF5 with named dimensions, which h5py and xarray open as they are.
+
+use std::path::Path;
+
+use hdf5::types::{VarLenArray, VarLenUnicode};
+use hdf5::{Dataset, File, Location, ObjectReference1};
+use ndarray::{Array4, ArrayView};
+
+use super::atomic;
+use crate::io::cube::{Cube, Provenance, SkyFrame};
+use crate::{Error, Result, grid::Grid, units::MICROARCSECOND};
+
+/// Largest cube that is read back, samples x voxels.
+const LARGEST_CUBE: usize = 1 << 31;
+
+/// Writes `/samples [S, Z, Y, X]`, `/mean`, `/std`, `/q05`, `/q95` `[Z, Y, X]`, coordinates and attributes.
+///
+/// # Errors
+/// A cube without samples, or a file that cannot be written.
+pub fn write(cube: &Cube, file: &Path) -> Result<()> {
+    let summary = cube.summary()?;
+    atomic::replace(file, |temporary| {
+        let written = (|| -> hdf5::Result<()> {
+            let hdf5 = File::create(temporary)?;
+            attributes(&hdf5, cube)?;
+            coordinates(&hdf5, cube)?;
+            put(&hdf5, "samples", cube.samples.view(), &["sample", "z", "y", "x"], &cube.unit)?;
+            let images = [
+                ("mean", &summary.mean),
+                ("std", &summary.std),
+                ("q05", &summary.q05),
+                ("q95", &summary.q95),
+            ];
+            for (name, image) in images {
+                put(&hdf5, name, image.view(), &["z", "y", "x"], &cube.unit)?;
+            }
+            hdf5.flush()
+        })();
+        written
+            .map_err(|e| Error::format(file, "writing the cube", format!("{e}; check space and permissions")))
+    })
+}
+
+/// Reads back a cube that [`write`] wrote.
+///
+/// # Errors
+/// Not such a file, or one whose announced size is absurd.
+pub fn read(file: &Path) -> Result<Cube> {
+    let read = (|| -> hdf5::Result<Cube> {
+        let hdf5 = File::open(file)?;
+        let samples = hdf5.dataset("samples")?;
+        let shape = samples.shape();
+        let size = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
+        if shape.len() != 4 || size.is_none_or(|size| size > LARGEST_CUBE) {
+            return Err(format!("/samples has shape {shape:?}, expected [S, Z, Y, X]").into());
+        }
+        let samples: Array4<f32> = samples.read()?;
+        let number = |name: &str| hdf5.attr(name)?.read_scalar::<f64>();
+        let text =
+            |name: &str| Ok::<_, hdf5::Error>(hdf5.attr(name)?.read_scalar::<VarLenUnicode>()?.to_string());
+        let pitch = [number("pitch_z")?, number("pitch_y")?, number("pitch_x")?];
+        Ok(Cube {
+            grid: Grid { shape: [shape[1], shape[2], shape[3]], pitch },
+            samples,
+            unit: text("units")?,
+            sky: SkyFrame {
+                source: text("source")?,
+                ra_deg: number("ra_deg")?,
+                dec_deg: number("dec_deg")?,
+                frequency_hz: number("frequency_hz")?,
+                mjd: number("mjd")?,
+            },
+            provenance: Provenance {
+                seed: hdf5.attr("seed")?.read_scalar()?,
+                prior: text("prior")?,
+                config_sha256: text("config_sha256")?,
+            },
+        })
+    })();
+    read.map_err(|e| {
+        Error::format(file, "posterior cube", format!("{e}; expected a file written by `reconstruct`"))
+    })
+}
+
+fn attributes(hdf5: &File, cube: &Cube) -> hdf5::Result<()> {
+    let (sky, made) = (&cube.sky, &cube.provenance);
+    let [pitch_z, pitch_y, pitch_x] = cube.grid.pitch;
+    for (name, value) in [
+        ("ra_deg", sky.ra_deg),
+        ("dec_deg", sky.dec_deg),
+        ("frequency_hz", sky.frequency_hz),
+        ("mjd", sky.mjd),
+        ("pitch_z", pitch_z),
+        ("pitch_y", pitch_y),
+        ("pitch_x", pitch_x),
+    ] {
+        hdf5.new_attr::<f64>().create(name)?.write_scalar(&value)?;
+    }
+    hdf5.new_attr::<u64>().create("seed")?.write_scalar(&made.seed)?;
+    for (name, value) in [
+        ("units", cube.unit.as_str()),
+        ("source", &sky.source),
+        ("prior", &made.prior),
+        ("config_sha256", &made.config_sha256),
+        ("creator", concat!("antumbra ", env!("CARGO_PKG_VERSION"))),
+    ] {
+        text_attribute(hdf5, name, value)?;
+    }
+    Ok(())
+}
+
+/// One dimension scale per axis: sample index, plane index, and angular offsets in microarcseconds.
+fn coordinates(hdf5: &File, cube: &Cube) -> hdf5::Result<()> {
+    let [samples, planes, _, _] = [0, 1, 2, 3].map(|axis| cube.samples.shape()[axis]);
+    let index = |count: usize| (0..count).map(|i| i as f64).collect::<Vec<_>>();
+    let angle = |offsets: Vec<f64>| offsets.into_iter().map(|o| o / MICROARCSECOND).collect::<Vec<_>>();
+    for (name, values, unit, meaning) in [
+        ("sample", index(samples), "1", "posterior sample"),
+        ("z", index(planes), "1", "plane"),
+        ("y", angle(cube.grid.north()), "uas", "offset north of the phase centre"),
+        ("x", angle(cube.grid.east()), "uas", "offset east of the phase centre"),
+    ] {
+        let scale = hdf5.new_dataset_builder().with_data(ArrayView::from(&values)).create(name)?;
+        text_attribute(&scale, "CLASS", "DIMENSION_SCALE")?;
+        text_attribute(&scale, "NAME", name)?;
+        text_attribute(&scale, "units", unit)?;
+        text_attribute(&scale, "long_name", meaning)?;
+    }
+    Ok(())
+}
+
+/// A compressed dataset whose axes refer to the dimension scales of the same names.
+fn put<D: ndarray::Dimension>(
+    hdf5: &File,
+    name: &str,
+    values: ArrayView<f32, D>,
+    axes: &[&str],
+    unit: &str,
+) -> hdf5::Result<()> {
+    let chunk: Vec<usize> =
+        values.shape().iter().enumerate().map(|(i, &n)| if i == 0 { 1 } else { n }).collect();
+    let builder = hdf5.new_dataset_builder().chunk(chunk).shuffle().deflate(4);
+    let dataset: Dataset = builder.with_data(values).create(name)?;
+    text_attribute(&dataset, "units", unit)?;
+    let references = axes
+        .iter()
+        .map(|axis| Ok(VarLenArray::from_slice(&[hdf5.reference::<ObjectReference1>(axis)?])))
+        .collect::<hdf5::Result<Vec<_>>>()?;
+    dataset.new_attr_builder().with_data(&references).create("DIMENSION_LIST")?;
+    Ok(())
+}
+
+fn text_attribute(location: &Location, name: &str, value: &str) -> hdf5::Result<()> {
+    let value: VarLenUnicode =
+        value.parse().map_err(|_| format!("attribute {name} holds a NUL character"))?;
+    location.new_attr::<VarLenUnicode>().create(name)?.write_scalar(&value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::cube::tests::example;
+
+    #[test]
+    fn the_cube_reads_back_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("posterior.h5");
+        write(&example(), &file).unwrap();
+        assert_eq!(read(&file).unwrap(), example());
+    }
+
+    #[test]
+    fn other_files_are_refused_with_a_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("not.h5");
+        std::fs::write(&file, b"not an HDF5 file").unwrap();
+        let message = read(&file).unwrap_err().to_string();
+        assert!(message.contains("not.h5") && message.contains("reconstruct"), "{message}");
+    }
+}
