@@ -69,6 +69,92 @@ pub fn parse(text: &str, dimension: Dimension, place: &str) -> Result<f64> {
     }
 }
 
+macro_rules! quantity {
+    ($(#[$doc:meta])* $name:ident, $dimension:expr, $unit:literal, $factor:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+        pub struct $name(pub f64);
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{} {}", shortest(self.0 / $factor), $unit)
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+                deserializer.deserialize_any(QuantityText($dimension)).map(Self)
+            }
+        }
+    };
+}
+
+quantity!(
+    /// An angle in radians, written with its unit in files (`160 uas`).
+    Angle,
+    Dimension::Angle,
+    "uas",
+    MICROARCSECOND
+);
+quantity!(
+    /// A length in metres, written with its unit in files (`525 nm`).
+    Length,
+    Dimension::Length,
+    "nm",
+    1e-9
+);
+quantity!(
+    /// A frequency in hertz, written with its unit in files (`230 GHz`).
+    Frequency,
+    Dimension::Frequency,
+    "GHz",
+    1e9
+);
+quantity!(
+    /// A flux density in jansky, written with its unit in files (`0.6 Jy`).
+    Flux,
+    Dimension::Flux,
+    "Jy",
+    1.0
+);
+quantity!(
+    /// A duration in seconds, written with its unit in files (`10 s`).
+    Duration,
+    Dimension::Time,
+    "s",
+    1.0
+);
+
+/// Reads a quantity from text; a bare number is refused with the units that would do.
+struct QuantityText(Dimension);
+
+impl serde::de::Visitor<'_> for QuantityText {
+    type Value = f64;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.0.units().iter().map(|(name, _)| *name).collect();
+        write!(f, "a number with its unit ({})", names.join(", "))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<f64, E> {
+        parse(text, self.0, "").map_err(|error| match error {
+            Error::Config { problem, .. } => E::custom(problem),
+            other => E::custom(other),
+        })
+    }
+}
+
+/// The value without the last digits, which unit conversion makes up.
+fn shortest(value: f64) -> f64 {
+    format!("{value:.12e}").parse().unwrap_or(value)
+}
+
 /// Brightness temperature in kelvin of an intensity in Jy per steradian: c^2 I / (2 k nu^2).
 pub fn brightness_temperature(jansky_per_steradian: f64, frequency_hz: f64) -> f64 {
     SPEED_OF_LIGHT.powi(2) * jansky_per_steradian * JANSKY / (2.0 * BOLTZMANN * frequency_hz.powi(2))
@@ -86,5 +172,13 @@ mod tests {
         let message = parse("160", Dimension::Angle, "grid.fov").unwrap_err().to_string();
         assert!(message.contains("grid.fov") && message.contains("uas"), "{message}");
         assert!(parse("160 parsec", Dimension::Angle, "fov").is_err());
+    }
+
+    #[test]
+    fn quantities_pass_through_files_and_bare_numbers_are_refused() {
+        let angle: Angle = serde_json::from_str("\"0.16 mas\"").unwrap();
+        assert_eq!(serde_json::to_string(&angle).unwrap(), "\"160 uas\"");
+        let message = serde_json::from_str::<Angle>("160").unwrap_err().to_string();
+        assert!(message.contains("uas"), "{message}");
     }
 }
