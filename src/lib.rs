@@ -6,11 +6,13 @@
 
 pub mod cli;
 pub mod compute;
+pub mod config;
 pub mod error;
 pub mod features;
 pub mod grid;
 pub mod instrument;
 pub mod io;
+pub mod manifest;
 pub mod plot;
 pub mod posterior;
 pub mod prior;
