@@ -5,3 +5,5 @@ pub mod cfitsio;
 pub mod cube;
 pub mod cube_fits;
 pub mod cube_hdf5;
+pub mod fits;
+pub mod uvfits;

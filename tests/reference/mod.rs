@@ -1,1 +1,3 @@
 //! Numbers from the tools that the field trusts.
+
+mod uvfits;
