@@ -4,6 +4,7 @@ pub mod draw;
 pub mod gaussian;
 pub mod mixture;
 pub mod residual;
+pub mod simulate;
 
 use candle_core::{Tensor, Var};
 
