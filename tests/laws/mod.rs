@@ -1,4 +1,3 @@
 //! Laws that every implementation of a trait must obey.
 
-mod exact_priors;
 mod run_loop;

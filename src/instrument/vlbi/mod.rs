@@ -1,5 +1,10 @@
 //! Very-long-baseline interferometers: stations, visibilities, closures.
 
+pub mod average;
+pub mod closure;
+pub mod fourier;
+pub mod likelihood;
 pub mod observation;
+pub mod problem;
 
 pub use observation::{Observation, Station, Visibility};

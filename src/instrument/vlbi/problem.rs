@@ -1,0 +1,236 @@
+//! From an observation and settings to the posterior's problem: what is averaged, what is left out, what is fitted.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Observation, Visibility,
+    average::{Average, add_systematic, average},
+    fourier::{Fourier, Pulse},
+    likelihood::{Amplitude, ClosurePhase, ComplexVisibility, Data, LogClosureAmplitude, TotalFlux},
+};
+use crate::{
+    Error, Result,
+    compute::Compute,
+    grid::Grid,
+    instrument::{Likelihood, Problem},
+    prior::Scaling,
+    units::{self, Dimension},
+};
+
+/// Baselines shorter than this, in wavelengths, lie within one site (ALMA-APEX, JCMT-SMA). They see flux from far
+/// outside any horizon-scale image.
+pub const INTRA_SITE: f64 = 1e8;
+
+/// A kind of data that the image is fitted to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataProduct {
+    /// Complex visibilities; for files whose station gains are calibrated.
+    Visibility,
+    /// Visibility amplitudes; for files whose amplitude gains are calibrated.
+    Amplitude,
+    /// Closure phases, free of station phases.
+    ClosurePhase,
+    /// Log closure amplitudes, free of station amplitudes.
+    LogClosureAmplitude,
+    /// Total flux density of the image.
+    Flux,
+}
+
+/// What becomes of intra-site baselines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IntraSite {
+    /// Left out of all data products: their amplitude holds extended emission (0.5 Jy or more for M87) that the
+    /// image does not, and a triangle through them has a phase near zero whatever the image.
+    #[default]
+    Exclude,
+    /// Treated like any other baseline; right for a synthetic source without extended emission.
+    Keep,
+}
+
+/// Settings of a VLBI reconstruction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Vlbi {
+    /// Data products that are fitted. Default: both closures and the flux.
+    pub data: Vec<DataProduct>,
+    /// Averaging in time. Default: scans.
+    pub average: Average,
+    /// Systematic noise as a fraction of each amplitude, added after averaging. Default: 0.02.
+    pub systematic: f64,
+    /// What becomes of intra-site baselines. Default: they are left out.
+    pub intra_site: IntraSite,
+    /// Flux density of the compact source, for example `0.6 Jy`. Default: see [`Vlbi::compact_flux`].
+    pub flux: Option<String>,
+    /// Standard deviation of that flux density, for example `0.1 Jy`.
+    pub flux_sigma: Option<String>,
+    /// Brightness between pixel centres. Default: triangle.
+    pub pulse: Pulse,
+    /// Field of view. Default: `160 uas`.
+    pub fov: String,
+    /// Pixels along each side. Default: 64.
+    pub pixels: usize,
+}
+
+impl Default for Vlbi {
+    fn default() -> Self {
+        Self {
+            data: vec![DataProduct::ClosurePhase, DataProduct::LogClosureAmplitude, DataProduct::Flux],
+            average: Average::Scan,
+            systematic: 0.02,
+            intra_site: IntraSite::Exclude,
+            flux: None,
+            flux_sigma: None,
+            pulse: Pulse::Triangle,
+            fov: "160 uas".into(),
+            pixels: 64,
+        }
+    }
+}
+
+/// A flux density with its uncertainty, Jy.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Flux {
+    /// Expected value.
+    pub value: f64,
+    /// Standard deviation.
+    pub sigma: f64,
+}
+
+impl Vlbi {
+    /// The image grid.
+    ///
+    /// # Errors
+    /// A field of view without unit, or no pixels.
+    pub fn grid(&self) -> Result<Grid> {
+        /// An image of 4096 x 4096 is far beyond what closures can tell and what a denoiser can hold.
+        const LARGEST: usize = 4096;
+        if self.pixels > LARGEST {
+            return Err(Error::config("vlbi.pixels", format!("{} is too large; use 64", self.pixels)));
+        }
+        Grid::sky(self.pixels, units::parse(&self.fov, Dimension::Angle, "vlbi.fov")?)
+    }
+
+    /// The observation averaged and with systematic noise, all baselines.
+    ///
+    /// # Errors
+    /// A systematic fraction outside 0 to 1.
+    pub fn prepare(&self, observation: &Observation) -> Result<Observation> {
+        if !(0.0..1.0).contains(&self.systematic) {
+            return Err(Error::config(
+                "vlbi.systematic",
+                format!("{} is not a fraction; write 0.02 for 2 %", self.systematic),
+            ));
+        }
+        let mut prepared = average(observation, self.average);
+        add_systematic(&mut prepared, self.systematic);
+        Ok(prepared)
+    }
+
+    /// The prepared observation without what the image is not fitted to.
+    ///
+    /// # Errors
+    /// Those of [`Vlbi::prepare`], or no visibilities left.
+    pub fn fitted(&self, observation: &Observation) -> Result<Observation> {
+        let mut fitted = self.prepare(observation)?;
+        if self.intra_site == IntraSite::Exclude {
+            fitted.visibilities.retain(|row| !is_intra_site(row));
+        }
+        match fitted.visibilities.is_empty() {
+            true => Err(Error::config("data", "no visibilities between different sites")),
+            false => Ok(fitted),
+        }
+    }
+
+    /// Flux density of the compact source.
+    ///
+    /// Without a setting: 0.6 +- 0.1 Jy for M87, a wide bracket of what horizon-scale models of its 2017 data take, since
+    /// the intra-site baselines see 1.1-1.2 Jy that include the jet; for other sources the median amplitude of the
+    /// intra-site baselines, +- 10 %.
+    ///
+    /// # Errors
+    /// A flux without unit or not positive, or nothing to take it from.
+    pub fn compact_flux(&self, observation: &Observation) -> Result<Flux> {
+        let parse = |text: &Option<String>, place: &str| -> Result<Option<f64>> {
+            let Some(text) = text else { return Ok(None) };
+            let value = units::parse(text, Dimension::Flux, place)?;
+            match value > 0.0 {
+                true => Ok(Some(value)),
+                false => Err(Error::config(place, format!("`{text}` is not positive"))),
+            }
+        };
+        let guess = match parse(&self.flux, "vlbi.flux")? {
+            Some(value) => Flux { value, sigma: 0.1 * value },
+            None if is_m87(&observation.source) => Flux { value: 0.6, sigma: 0.1 },
+            None => intra_site_flux(observation)?,
+        };
+        Ok(Flux { sigma: parse(&self.flux_sigma, "vlbi.flux_sigma")?.unwrap_or(guess.sigma), ..guess })
+    }
+}
+
+/// True for a baseline within one site.
+pub fn is_intra_site(row: &Visibility) -> bool {
+    row.u.hypot(row.v) < INTRA_SITE
+}
+
+fn is_m87(source: &str) -> bool {
+    let name: String = source.chars().filter(char::is_ascii_alphanumeric).collect();
+    ["M87", "3C274", "VIRGOA", "VIRA", "NGC4486"].contains(&name.to_ascii_uppercase().as_str())
+}
+
+fn intra_site_flux(observation: &Observation) -> Result<Flux> {
+    let rows = observation.visibilities.iter().filter(|row| is_intra_site(row));
+    let mut amplitudes: Vec<f64> = rows.map(|row| row.value.norm()).collect();
+    amplitudes.sort_by(f64::total_cmp);
+    match amplitudes.get(amplitudes.len() / 2) {
+        Some(&value) if value > 0.0 => Ok(Flux { value, sigma: 0.1 * value }),
+        _ => Err(Error::config(
+            "vlbi.flux",
+            format!(
+                "no intra-site baseline tells the flux of {}; write for example 1 Jy",
+                observation.source
+            ),
+        )),
+    }
+}
+
+/// The posterior's problem of `observation` for a prior whose images are fractions of the total flux.
+///
+/// `prior` maps the prior's network unit to flux fraction per pixel; the problem's scaling goes on to Jy/pixel with the
+/// compact flux. The forward model holds the fitted visibilities and, last, the zero spacing.
+///
+/// # Errors
+/// Settings out of range, data that a product cannot be formed from, or no device memory.
+pub fn problem(
+    observation: &Observation,
+    settings: &Vlbi,
+    prior: Scaling,
+    compute: &Compute,
+) -> Result<Problem> {
+    let flux = settings.compact_flux(observation)?;
+    let fitted = settings.fitted(observation)?;
+    let mut uv: Vec<_> = fitted.visibilities.iter().map(|row| [row.u, row.v]).collect();
+    uv.push([0.0, 0.0]);
+    let likelihood = |product: &DataProduct| -> Result<Box<dyn Likelihood>> {
+        let rows = &fitted.visibilities;
+        Ok(match product {
+            DataProduct::Visibility => Box::new(Data::new(ComplexVisibility::new(rows))),
+            DataProduct::Amplitude => Box::new(Data::new(Amplitude::new(rows))),
+            DataProduct::ClosurePhase => Box::new(Data::new(ClosurePhase::new(&fitted)?)),
+            DataProduct::LogClosureAmplitude => Box::new(Data::new(LogClosureAmplitude::new(&fitted)?)),
+            DataProduct::Flux => {
+                Box::new(Data::new(TotalFlux { flux: flux.value, sigma: flux.sigma, spacings: rows.len() }))
+            }
+        })
+    };
+    if settings.data.is_empty() {
+        return Err(Error::config("vlbi.data", "no data product; write for example [closure_phase, flux]"));
+    }
+    let likelihoods = settings.data.iter().map(likelihood).collect::<Result<_>>()?;
+    Ok(Problem {
+        forward: Box::new(Fourier::new(&settings.grid()?, &uv, settings.pulse, compute)?),
+        likelihoods,
+        scaling: Scaling { unit: flux.value * prior.unit, dark: prior.dark },
+    })
+}
