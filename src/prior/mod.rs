@@ -1,5 +1,11 @@
 //! Priors: what images look like, known through a denoiser.
 
+pub mod draw;
+pub mod gaussian;
+pub mod mixture;
+pub mod residual;
+pub mod simulate;
+
 use candle_core::{Tensor, Var};
 
 use crate::{Error, Result, rng::Rng};
@@ -51,6 +57,16 @@ pub trait Denoiser: Send + Sync {
 
     /// Standard deviation of the prior's images per pixel, network unit.
     fn data_std(&self) -> f64;
+
+    /// Log density `[B]` of the diffused prior at `noisy` `[B, Z, Y, X]` and noise levels `[B]`, nats,
+    /// differentiable in `noisy`; none where only the denoiser is known.
+    ///
+    /// # Errors
+    /// An image of another shape.
+    fn log_density(&self, _noisy: &Tensor, _noise_level: &Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
     /// A denoiser that starts equal to this one and can be trained; `rng` draws the initial adapters.
     ///
     /// # Errors

@@ -1,3 +1,4 @@
 //! Laws that every implementation of a trait must obey.
 
+mod exact_priors;
 mod run_loop;
