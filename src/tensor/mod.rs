@@ -2,6 +2,12 @@
 
 pub mod adam;
 pub mod fft;
+pub mod conv;
+mod conv_kernel;
+pub mod norm;
+mod parallel;
+pub mod resample;
+mod simd;
 
 use candle_core::{Tensor, Var};
 

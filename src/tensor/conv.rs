@@ -1,0 +1,257 @@
+//! Two-dimensional convolution with bias, fast on the CPU in both directions.
+
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor, WithDType, bail};
+
+use super::{
+    conv_kernel::{Geometry, Weights, convolve, correlate},
+    simd::{values, with_float},
+};
+use crate::{Error, Result};
+
+/// Convolves `x` `[B, C, Y, X]` with `w` `[O, C, k, k]` (k odd, stride 1, zeros outside) and adds `bias` `[O]`.
+///
+/// Returns `[B, O, Y, X]`. Gradients are computed only for arguments that are tracked.
+///
+/// # Errors
+/// Shapes that do not fit, or an even kernel.
+pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let (_, inputs, _, _) = x.dims4()?;
+    let (outputs, _, kernel, _) = w.dims4()?;
+    if w.dims() != [outputs, inputs, kernel, kernel] || kernel % 2 == 0 {
+        let odd = kernel | 1;
+        return Err(Error::Shape {
+            what: "convolution weights",
+            expected: vec![outputs, inputs, odd, odd],
+            found: w.dims().to_vec(),
+        });
+    }
+    if !x.device().is_cpu() {
+        let y = x.conv2d(w, kernel / 2, 1, 1, 1)?;
+        return Ok(match bias {
+            Some(bias) => y.broadcast_add(&bias.reshape((1, outputs, 1, 1))?)?,
+            None => y,
+        });
+    }
+    let bias = match bias {
+        Some(bias) => bias.contiguous()?,
+        None => Tensor::zeros(outputs, x.dtype(), x.device())?,
+    };
+    Ok(x.contiguous()?.apply_op3(&w.contiguous()?, &bias, Convolution)?)
+}
+
+/// y = w * x + b.
+struct Convolution;
+
+/// Gradient with respect to x, of the gradient `[B, O, Y, X]` and the weights.
+struct InputGradient;
+
+/// Gradient with respect to w, of the gradient `[B, O, Y, X]` and x.
+struct WeightGradient {
+    kernel: usize,
+}
+
+impl CustomOp3 for Convolution {
+    fn name(&self) -> &'static str {
+        "convolution"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (outputs, inputs, kernel, _) = w_layout.shape().dims4()?;
+        let geometry = geometry(x_layout, kernel)?;
+        if bias_layout.dims() != [outputs] {
+            bail!("convolution: biases {:?} for {outputs} outputs", bias_layout.dims());
+        }
+        let y = with_float!(x, T => {
+            let weights = Weights::forward(values(w, w_layout)?, outputs, inputs, geometry.taps());
+            T::to_cpu_storage_owned(convolve::<T>(&geometry, values(x, x_layout)?, &weights, values(bias, bias_layout)?))
+        });
+        Ok((y, (geometry.batch, outputs, geometry.height, geometry.width).into()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let gradient = gradient.contiguous()?;
+        let kernel = w.dim(2)?;
+        let of_x = || gradient.apply_op2_no_bwd(w, &InputGradient);
+        let of_w = || gradient.apply_op2_no_bwd(x, &WeightGradient { kernel });
+        let of_bias = || gradient.flatten_from(2)?.sum(2)?.sum(0);
+        Ok((
+            x.track_op().then(of_x).transpose()?,
+            w.track_op().then(of_w).transpose()?,
+            bias.track_op().then(of_bias).transpose()?,
+        ))
+    }
+}
+
+impl CustomOp2 for InputGradient {
+    fn name(&self) -> &'static str {
+        "convolution-input-gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        gradient: &CpuStorage,
+        gradient_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (outputs, inputs, kernel, _) = w_layout.shape().dims4()?;
+        let geometry = geometry(gradient_layout, kernel)?;
+        let x = with_float!(gradient, T => {
+            let weights = Weights::adjoint(values(w, w_layout)?, outputs, inputs, geometry.taps());
+            T::to_cpu_storage_owned(convolve::<T>(&geometry, values(gradient, gradient_layout)?, &weights, &[]))
+        });
+        Ok((x, (geometry.batch, inputs, geometry.height, geometry.width).into()))
+    }
+}
+
+impl CustomOp2 for WeightGradient {
+    fn name(&self) -> &'static str {
+        "convolution-weight-gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        gradient: &CpuStorage,
+        gradient_layout: &Layout,
+        x: &CpuStorage,
+        x_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let geometry = geometry(x_layout, self.kernel)?;
+        let shape = (gradient_layout.dims()[1], x_layout.dims()[1], self.kernel, self.kernel).into();
+        let w = with_float!(x, T => {
+            let (x, gradient) = (values(x, x_layout)?, values(gradient, gradient_layout)?);
+            T::to_cpu_storage_owned(correlate::<T>(&geometry, x, gradient))
+        });
+        Ok((w, shape))
+    }
+}
+
+fn geometry(images: &Layout, kernel: usize) -> candle_core::Result<Geometry> {
+    let (batch, _, height, width) = images.shape().dims4()?;
+    Ok(Geometry { batch, height, width, kernel })
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Var};
+
+    use super::*;
+    use crate::{compute::Compute, rng::Rng};
+
+    /// The definition: y[b,o,i,j] = bias[o] + sum_{c,k,l} w[o,c,k,l] x[b,c,i+k-p,j+l-p].
+    fn slow(x: &Tensor, w: &Tensor, bias: &Tensor) -> Tensor {
+        let (x, w) = (x.to_dtype(DType::F64).unwrap(), w.to_dtype(DType::F64).unwrap());
+        let bias = bias.to_dtype(DType::F64).unwrap();
+        let pad = w.dim(2).unwrap() / 2;
+        let (_, _, height, width) = x.dims4().unwrap();
+        let x = x.pad_with_zeros(2, pad, pad).unwrap().pad_with_zeros(3, pad, pad).unwrap();
+        let mut y = bias.reshape((1, (), 1, 1)).unwrap();
+        for k in 0..w.dim(2).unwrap() {
+            for l in 0..w.dim(3).unwrap() {
+                let x = x.narrow(2, k, height).unwrap().narrow(3, l, width).unwrap();
+                let w = w
+                    .narrow(2, k, 1)
+                    .unwrap()
+                    .narrow(3, l, 1)
+                    .unwrap()
+                    .squeeze(3)
+                    .unwrap()
+                    .unsqueeze(0)
+                    .unwrap();
+                let x = x.unsqueeze(1).unwrap();
+                let w = w.unsqueeze(4).unwrap();
+                y = y.broadcast_add(&x.broadcast_mul(&w).unwrap().sum(2).unwrap()).unwrap();
+            }
+        }
+        y
+    }
+
+    fn arguments(shape: [usize; 4], outputs: usize, kernel: usize, compute: &Compute) -> [Var; 3] {
+        let mut rng = Rng::new(3);
+        [&shape[..], &[outputs, shape[1], kernel, kernel], &[outputs]]
+            .map(|shape| Var::from_tensor(&rng.normals(shape, compute).unwrap()).unwrap())
+    }
+
+    fn worst(a: &Tensor, b: &Tensor) -> f64 {
+        let difference = (a.to_dtype(DType::F64).unwrap() - b.to_dtype(DType::F64).unwrap()).unwrap();
+        difference.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap()
+    }
+
+    #[test]
+    fn value_and_gradients_agree_with_the_definition() {
+        let cases = [
+            ([2, 3, 5, 7], 5, 3),
+            ([1, 16, 8, 8], 19, 3),
+            ([3, 4, 16, 16], 8, 1),
+            ([2, 1, 1, 2], 1, 3),
+            ([1, 2, 6, 40], 9, 5),
+        ];
+        for compute in [Compute::cpu(), Compute::cpu_f64()] {
+            let tolerance = if compute.dtype == DType::F32 { 2e-4 } else { 1e-11 };
+            for (shape, outputs, kernel) in cases {
+                let [x, w, bias] = arguments(shape, outputs, kernel, &compute);
+                let fast = conv2d(&x, &w, Some(&bias)).unwrap();
+                let exact = slow(&x, &w, &bias);
+                assert!(worst(&fast, &exact) < tolerance, "{shape:?} {kernel}");
+                // A weighted sum, so that the gradient differs from pixel to pixel.
+                let factor = Rng::new(5).normals(fast.dims(), &compute).unwrap();
+                let gradients = |y: &Tensor| {
+                    let factor = factor.to_dtype(y.dtype()).unwrap();
+                    (y * factor).unwrap().sum_all().unwrap().backward().unwrap()
+                };
+                let (fast, exact) = (gradients(&fast), gradients(&exact));
+                for variable in [&x, &w, &bias] {
+                    let (a, b) = (fast.get(variable).unwrap(), exact.get(variable).unwrap());
+                    assert!(worst(a, b) < 4.0 * tolerance, "{shape:?} {kernel} {}", worst(a, b));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn constants_get_no_gradient() {
+        let [x, w, bias] = arguments([1, 2, 4, 4], 3, 3, &Compute::cpu());
+        let gradients =
+            conv2d(&x, &w.detach(), Some(&bias.detach())).unwrap().sum_all().unwrap().backward().unwrap();
+        assert!(gradients.get(&x).is_some() && gradients.get(&w).is_none());
+    }
+
+    #[test]
+    fn the_number_of_threads_does_not_change_a_bit() {
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let [x, w, bias] = arguments([3, 8, 16, 16], 20, 3, &Compute::cpu());
+                let y = conv2d(&x, &w, Some(&bias)).unwrap();
+                let gradients = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+                [&x, &w, &bias].map(|v| {
+                    let gradient = gradients.get(v).unwrap().flatten_all().unwrap();
+                    gradient.to_vec1::<f32>().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+                })
+            })
+        };
+        assert_eq!(run(1), run(2));
+    }
+
+    #[test]
+    fn refuses_weights_that_do_not_fit() {
+        let [x, w, _] = arguments([1, 2, 4, 4], 3, 3, &Compute::cpu());
+        assert!(conv2d(&x, &w.narrow(1, 0, 1).unwrap(), None).is_err());
+        assert!(conv2d(&x, &w.narrow(2, 0, 2).unwrap().narrow(3, 0, 2).unwrap(), None).is_err());
+    }
+}

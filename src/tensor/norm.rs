@@ -1,0 +1,385 @@
+//! Group normalisation, feature-wise modulation and SiLU in one pass.
+
+use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor, WithDType, bail};
+
+use super::{
+    parallel::each_chunk,
+    simd::{Kernel, Real, Vector, values, with_float},
+};
+use crate::{Error, Result};
+
+/// Added to the variance of a group.
+const EPSILON: f64 = 1e-5;
+
+/// SiLU(normalised(x) (1 + scale) + shift): group normalisation over `groups` groups of channels (Wu & He 2018)
+/// without weights of its own, then a scale and shift per channel (FiLM, Perez et al. 2018).
+///
+/// `x` is `[B, C, Y, X]`, `scale` and `shift` are `[B, C]`; the result has the shape of `x`.
+///
+/// # Errors
+/// Shapes that do not fit, or a number of channels that `groups` does not divide.
+pub fn modulated_silu(x: &Tensor, scale: &Tensor, shift: &Tensor, groups: usize) -> Result<Tensor> {
+    let (batch, channels, height, width) = x.dims4()?;
+    for modulation in [scale, shift] {
+        if modulation.dims() != [batch, channels] {
+            let found = modulation.dims().to_vec();
+            return Err(Error::Shape { what: "modulation", expected: vec![batch, channels], found });
+        }
+    }
+    if groups == 0 || channels % groups != 0 {
+        return Err(Error::config("groups", format!("{groups} groups do not divide {channels} channels")));
+    }
+    if x.device().is_cpu() {
+        let op = Modulated { groups };
+        return Ok(x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, op)?);
+    }
+    let grouped = x.reshape((batch, groups, channels / groups * height * width))?;
+    let centred = grouped.broadcast_sub(&grouped.mean_keepdim(D::Minus1)?)?;
+    let deviation = (centred.sqr()?.mean_keepdim(D::Minus1)? + EPSILON)?.sqrt()?;
+    let normal = centred.broadcast_div(&deviation)?.reshape(x.shape())?;
+    let scale = (scale + 1.0)?.reshape((batch, channels, 1, 1))?;
+    let shift = shift.reshape((batch, channels, 1, 1))?;
+    Ok(normal.broadcast_mul(&scale)?.broadcast_add(&shift)?.silu()?)
+}
+
+struct Modulated {
+    groups: usize,
+}
+
+/// Gradients of x, scale and shift one after the other in a flat tensor.
+struct ModulatedGradient<'a> {
+    groups: usize,
+    gradient: &'a Tensor,
+}
+
+impl CustomOp3 for Modulated {
+    fn name(&self) -> &'static str {
+        "modulated-silu"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        scale: &CpuStorage,
+        scale_layout: &Layout,
+        shift: &CpuStorage,
+        shift_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let y = with_float!(x, T => {
+            let groups = Groups::<T>::new(
+                self.groups, x_layout, values(x, x_layout)?, values(scale, scale_layout)?, values(shift, shift_layout)?)?;
+            let mut y = vec![T::default(); groups.x.len()];
+            each_chunk(&mut y, groups.length, |group, y| T::vectorize(Forward { groups: &groups, group, y }));
+            T::to_cpu_storage_owned(y)
+        });
+        Ok((y, x_layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        scale: &Tensor,
+        shift: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let op = ModulatedGradient { groups: self.groups, gradient: &gradient.contiguous()? };
+        let all = x.apply_op3_no_bwd(scale, shift, &op)?;
+        let (pixels, channels) = (x.elem_count(), scale.elem_count());
+        Ok((
+            Some(all.narrow(0, 0, pixels)?.reshape(x.shape())?),
+            Some(all.narrow(0, pixels, channels)?.reshape(scale.shape())?),
+            Some(all.narrow(0, pixels + channels, channels)?.reshape(shift.shape())?),
+        ))
+    }
+}
+
+impl CustomOp3 for ModulatedGradient<'_> {
+    fn name(&self) -> &'static str {
+        "modulated-silu-gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        scale: &CpuStorage,
+        scale_layout: &Layout,
+        shift: &CpuStorage,
+        shift_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (gradient, gradient_layout) = self.gradient.storage_and_layout();
+        let candle_core::Storage::Cpu(gradient) = &*gradient else { bail!("the gradient is not on the CPU") };
+        let (all, count) = with_float!(x, T => {
+            let groups = Groups::<T>::new(
+                self.groups, x_layout, values(x, x_layout)?, values(scale, scale_layout)?, values(shift, shift_layout)?)?;
+            let gradient = values::<T>(gradient, gradient_layout)?;
+            let (pixels, channels) = (groups.x.len(), groups.scale.len());
+            let mut all = vec![T::default(); pixels + 2 * channels];
+            let (dx, modulation) = all.split_at_mut(pixels);
+            let (dscale, dshift) = modulation.split_at_mut(channels);
+            let mut tasks: Vec<_> = dx
+                .chunks_mut(groups.length)
+                .zip(dscale.chunks_mut(groups.channels))
+                .zip(dshift.chunks_mut(groups.channels))
+                .collect();
+            each_chunk(&mut tasks, 1, |group, task| {
+                for ((dx, dscale), dshift) in task {
+                    let gradient = &gradient[group * groups.length..][..groups.length];
+                    T::vectorize(Backward { groups: &groups, group, gradient, dx, dscale, dshift });
+                }
+            });
+            let count = all.len();
+            (T::to_cpu_storage_owned(all), count)
+        });
+        Ok((all, count.into()))
+    }
+}
+
+/// Arguments cut into groups; a group is a contiguous run of `length` numbers, `channels` channels.
+struct Groups<'a, T> {
+    x: &'a [T],
+    scale: &'a [T],
+    shift: &'a [T],
+    length: usize,
+    channels: usize,
+}
+
+impl<'a, T: Real> Groups<'a, T> {
+    fn new(
+        groups: usize,
+        layout: &Layout,
+        x: &'a [T],
+        scale: &'a [T],
+        shift: &'a [T],
+    ) -> candle_core::Result<Self> {
+        let (batch, channels, _, _) = layout.shape().dims4()?;
+        Ok(Self { x, scale, shift, length: x.len() / (batch * groups), channels: channels / groups })
+    }
+
+    fn pixels(&self) -> usize {
+        self.length / self.channels
+    }
+
+    fn x(&self, group: usize) -> &'a [T] {
+        &self.x[group * self.length..][..self.length]
+    }
+
+    /// 1 + scale, and shift, of the channels of a group.
+    fn modulation(&self, group: usize) -> impl Iterator<Item = (T, T)> {
+        let range = group * self.channels..(group + 1) * self.channels;
+        let one = T::from_f64(1.0);
+        self.scale[range.clone()]
+            .iter()
+            .zip(&self.shift[range])
+            .map(move |(&scale, &shift)| (one + scale, shift))
+    }
+
+    /// Mean and 1 / standard deviation of a group.
+    #[inline(always)]
+    fn moments(&self, group: usize) -> (T, T) {
+        let x = self.x(group);
+        let count = T::from_f64(x.len() as f64);
+        let mean = lane_sum(x.len(), |i| x[i]) / count;
+        let variance = lane_sum(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / count;
+        (mean, T::from_f64(1.0) / (variance + T::from_f64(EPSILON)).root())
+    }
+}
+
+/// Sum of `term(0..count)` in 32 running sums, an order that every processor can follow with its vectors.
+#[inline(always)]
+fn lane_sum<T: Real>(count: usize, term: impl Fn(usize) -> T) -> T {
+    const LANES: usize = 32;
+    let mut sums = [T::default(); LANES];
+    let whole = count - count % LANES;
+    for start in (0..whole).step_by(LANES) {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            *sum += term(start + lane);
+        }
+    }
+    let tail = (whole..count).fold(T::default(), |sum, i| sum + term(i));
+    sums.iter().fold(tail, |sum, &part| sum + part)
+}
+
+#[inline(always)]
+fn sigmoid<T: Real>(x: T) -> T {
+    let one = T::from_f64(1.0);
+    one / (one + (-x).quick_exp())
+}
+
+struct Forward<'a, T> {
+    groups: &'a Groups<'a, T>,
+    group: usize,
+    y: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for Forward<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Lane = T>>(self) {
+        let Self { groups, group, y } = self;
+        let (mean, inverse) = groups.moments(group);
+        let channels = y.chunks_mut(groups.pixels()).zip(groups.x(group).chunks(groups.pixels()));
+        for ((y, x), (scale, shift)) in channels.zip(groups.modulation(group)) {
+            for (y, &x) in y.iter_mut().zip(x) {
+                let z = (x - mean) * inverse * scale + shift;
+                *y = z * sigmoid(z);
+            }
+        }
+    }
+}
+
+struct Backward<'a, T> {
+    groups: &'a Groups<'a, T>,
+    group: usize,
+    gradient: &'a [T],
+    dx: &'a mut [T],
+    dscale: &'a mut [T],
+    dshift: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for Backward<'_, T> {
+    /// With n = (x - mean) / std, z = n (1 + scale) + shift and g = dL/dz, dL/dn = g (1 + scale) =: h and
+    /// dL/dx = (h - mean(h) - n mean(h n)) / std.
+    #[inline(always)]
+    fn run<V: Vector<Lane = T>>(self) {
+        let Self { groups, group, gradient, dx, dscale, dshift } = self;
+        let (mean, inverse) = groups.moments(group);
+        let (pixels, one) = (groups.pixels(), T::from_f64(1.0));
+        let (mut sum, mut sum_n) = (T::default(), T::default());
+        for (channel, (scale, shift)) in groups.modulation(group).enumerate() {
+            let range = channel * pixels..(channel + 1) * pixels;
+            let (x, gradient) = (&groups.x(group)[range.clone()], &gradient[range.clone()]);
+            let g = &mut dx[range];
+            for ((g, &x), &gradient) in g.iter_mut().zip(x).zip(gradient) {
+                let z = (x - mean) * inverse * scale + shift;
+                let s = sigmoid(z);
+                *g = gradient * s * (one + z * (one - s));
+            }
+            dshift[channel] = lane_sum(pixels, |i| g[i]);
+            dscale[channel] = lane_sum(pixels, |i| g[i] * (x[i] - mean) * inverse);
+            sum += dshift[channel] * scale;
+            sum_n += dscale[channel] * scale;
+        }
+        let count = T::from_f64(groups.length as f64);
+        let (mean_h, mean_hn) = (sum / count, sum_n / count);
+        let channels = dx.chunks_mut(pixels).zip(groups.x(group).chunks(pixels));
+        for ((dx, x), (scale, _)) in channels.zip(groups.modulation(group)) {
+            for (dx, &x) in dx.iter_mut().zip(x) {
+                *dx = (*dx * scale - mean_h - (x - mean) * inverse * mean_hn) * inverse;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device, Var};
+
+    use super::*;
+    use crate::{compute::Compute, rng::Rng};
+
+    fn arguments(shape: [usize; 4], compute: &Compute) -> [Var; 3] {
+        let mut rng = Rng::new(1);
+        [&shape[..], &shape[..2], &shape[..2]]
+            .map(|shape| Var::from_tensor(&rng.normals(shape, compute).unwrap()).unwrap())
+    }
+
+    /// The formula of the documentation, one number at a time.
+    fn slow(x: &Tensor, scale: &Tensor, shift: &Tensor, groups: usize) -> Vec<f64> {
+        let dims = x.dims().to_vec();
+        let flat =
+            |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let (x, scale, shift) = (flat(x), flat(scale), flat(shift));
+        let pixels = dims[2] * dims[3];
+        let length = dims[1] / groups * pixels;
+        x.iter()
+            .enumerate()
+            .map(|(i, &value)| {
+                let group = &x[i / length * length..][..length];
+                let mean = group.iter().sum::<f64>() / length as f64;
+                let variance = group.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / length as f64;
+                let z = (value - mean) / (variance + EPSILON).sqrt() * (1.0 + scale[i / pixels])
+                    + shift[i / pixels];
+                z / (1.0 + (-z).exp())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn value_agrees_with_the_formula() {
+        for (compute, tolerance) in [(Compute::cpu(), 2e-6), (Compute::cpu_f64(), 1e-13)] {
+            let [x, scale, shift] = arguments([2, 12, 3, 5], &compute);
+            let y = modulated_silu(&x, &scale, &shift, 3).unwrap().to_dtype(DType::F64).unwrap();
+            let y = y.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            let exact = slow(&x, &scale, &shift, 3);
+            let worst = y.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(worst < tolerance, "{worst}");
+        }
+    }
+
+    #[test]
+    fn gradients_agree_with_finite_differences() {
+        let compute = Compute::cpu_f64();
+        let variables = arguments([2, 4, 3, 3], &compute);
+        let factor = Rng::new(2).normals(&[2, 4, 3, 3], &compute).unwrap();
+        let loss = |v: [&Tensor; 3]| {
+            (modulated_silu(v[0], v[1], v[2], 2).unwrap() * &factor).unwrap().sum_all().unwrap()
+        };
+        let [x, scale, shift] = &variables;
+        let gradients = loss([x, scale, shift]).backward().unwrap();
+        for (which, variable) in variables.iter().enumerate() {
+            let start = variable.as_tensor().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            let gradient = gradients.get(variable).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            for (i, exact) in gradient.into_iter().enumerate() {
+                let at = |step: f64| {
+                    let mut moved = start.clone();
+                    moved[i] += step;
+                    let moved = Tensor::from_vec(moved, variable.shape(), &Device::Cpu).unwrap();
+                    let mut arguments = [x.as_tensor(), scale.as_tensor(), shift.as_tensor()];
+                    arguments[which] = &moved;
+                    loss(arguments).to_scalar::<f64>().unwrap()
+                };
+                let numeric = (at(1e-5) - at(-1e-5)) / 2e-5;
+                assert!(
+                    (numeric - exact).abs() < 1e-7 * (1.0 + exact.abs()),
+                    "{which} {i}: {numeric} {exact}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn single_precision_gradients_agree_with_double() {
+        let run = |compute: &Compute| {
+            let variables = arguments([2, 8, 9, 7], compute);
+            let y = modulated_silu(&variables[0], &variables[1], &variables[2], 4).unwrap();
+            let gradients = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+            variables.map(|v| {
+                let gradient = gradients.get(&v).unwrap().to_dtype(DType::F64).unwrap();
+                gradient.flatten_all().unwrap().to_vec1::<f64>().unwrap()
+            })
+        };
+        for (single, double) in
+            run(&Compute::cpu()).iter().flatten().zip(run(&Compute::cpu_f64()).iter().flatten())
+        {
+            assert!((single - double).abs() < 1e-4 * (1.0 + double.abs()), "{single} {double}");
+        }
+    }
+
+    #[test]
+    fn quick_exponential_is_accurate() {
+        for i in -870..880 {
+            let x = i as f32 * 0.1;
+            let relative = f64::from(x.quick_exp()) / f64::from(x).exp() - 1.0;
+            assert!(relative.abs() < 2e-7, "{x}: {relative}");
+        }
+    }
+
+    #[test]
+    fn refuses_groups_that_do_not_divide() {
+        let [x, scale, shift] = arguments([1, 4, 2, 2], &Compute::cpu());
+        assert!(modulated_silu(&x, &scale, &shift, 3).is_err());
+        assert!(modulated_silu(&x, &scale, &shift.narrow(1, 0, 2).unwrap(), 2).is_err());
+    }
+}

@@ -1,0 +1,270 @@
+//! Vector registers: AVX-512 or AVX2 where the processor has them, plain arrays elsewhere and for f64.
+
+use candle_core::{CpuStorage, Layout, WithDType, bail};
+
+/// One vector register.
+pub(crate) trait Vector: Copy {
+    /// Number type of a lane.
+    type Lane: Real;
+    /// Numbers per register.
+    const LANES: usize;
+    /// Whether the processor has 32 registers of this kind (16 otherwise).
+    const MANY: bool;
+
+    /// All lanes equal.
+    fn splat(value: Self::Lane) -> Self;
+
+    /// Reads [`Vector::LANES`] numbers.
+    ///
+    /// # Safety
+    /// They must be readable.
+    unsafe fn load(source: *const Self::Lane) -> Self;
+
+    /// Writes [`Vector::LANES`] numbers.
+    ///
+    /// # Safety
+    /// They must be writable.
+    unsafe fn store(self, target: *mut Self::Lane);
+
+    /// self * factor + addend.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+
+    /// Sum over lanes.
+    fn sum(self) -> Self::Lane;
+}
+
+/// A loop to be compiled for each kind of register. Implementations mark `run` as `#[inline(always)]`, since only
+/// what is inlined is compiled with the features of the processor.
+pub(crate) trait Kernel<T> {
+    fn run<V: Vector<Lane = T>>(self);
+}
+
+/// f32 or f64.
+pub(crate) trait Real: WithDType + Default + std::ops::Neg<Output = Self> {
+    /// Runs a kernel on the widest registers of this processor.
+    fn vectorize(kernel: impl Kernel<Self>);
+
+    /// e^x, quick enough for activations: relative error below 2e-7 in f32.
+    fn quick_exp(self) -> Self;
+
+    /// Square root.
+    fn root(self) -> Self;
+}
+
+impl Real for f64 {
+    fn vectorize(kernel: impl Kernel<Self>) {
+        kernel.run::<Plain<f64>>();
+    }
+
+    #[inline(always)]
+    fn quick_exp(self) -> Self {
+        self.exp()
+    }
+
+    #[inline(always)]
+    fn root(self) -> Self {
+        self.sqrt()
+    }
+}
+
+impl Real for f32 {
+    fn vectorize(kernel: impl Kernel<Self>) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma") {
+                // SAFETY: the processor has these instructions.
+                return unsafe { x86::on_avx512(kernel) };
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                // SAFETY: the processor has these instructions.
+                return unsafe { x86::on_avx2(kernel) };
+            }
+        }
+        kernel.run::<Plain<f32>>();
+    }
+
+    /// 2^n e^r with |r| <= ln(2)/2 and the Taylor polynomial of e^r; free of branches, so that loops vectorise.
+    #[inline(always)]
+    fn quick_exp(self) -> Self {
+        // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
+        const ROUND: f32 = 12_582_912.0;
+        // ln(2) in two parts, the first with few digits, so that the subtraction is exact.
+        const LN2_HIGH: f32 = 0.693_359_4;
+        const LN2_LOW: f32 = -2.121_944_4e-4;
+        let x = self.clamp(-87.0, 88.0);
+        let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+        let r = x - n * LN2_HIGH - n * LN2_LOW;
+        let tail = 1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0)));
+        let power = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * tail)));
+        power * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    }
+
+    #[inline(always)]
+    fn root(self) -> Self {
+        self.sqrt()
+    }
+}
+
+/// The numbers of a contiguous tensor.
+pub(crate) fn values<'a, T: Real>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<T>()?[start..end]),
+        None => bail!("the tensor is not contiguous"),
+    }
+}
+
+/// Evaluates an expression with a type name bound to the float type of a storage.
+macro_rules! with_float {
+    ($storage:expr, $real:ident => $body:expr) => {
+        match $storage {
+            candle_core::CpuStorage::F32(_) => {
+                type $real = f32;
+                $body
+            }
+            candle_core::CpuStorage::F64(_) => {
+                type $real = f64;
+                $body
+            }
+            _ => candle_core::bail!("only f32 and f64 are supported"),
+        }
+    };
+}
+pub(crate) use with_float;
+
+/// Registers of any processor, in the compiler's hands.
+#[derive(Clone, Copy)]
+struct Plain<T>([T; 4]);
+
+impl<T: Real> Vector for Plain<T> {
+    type Lane = T;
+    const LANES: usize = 4;
+    const MANY: bool = false;
+
+    #[inline(always)]
+    fn splat(value: T) -> Self {
+        Self([value; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn load(source: *const T) -> Self {
+        // SAFETY: the caller vouches for the four numbers; reads may be unaligned.
+        Self(unsafe { source.cast::<[T; 4]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, target: *mut T) {
+        // SAFETY: the caller vouches for the four numbers; writes may be unaligned.
+        unsafe { target.cast::<[T; 4]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] * factor.0[lane] + addend.0[lane]))
+    }
+
+    #[inline(always)]
+    fn sum(self) -> T {
+        (self.0[0] + self.0[1]) + (self.0[2] + self.0[3])
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Kernel, Vector};
+
+    /// Compiles and runs a kernel with AVX-512.
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    pub(super) fn on_avx512(kernel: impl Kernel<f32>) {
+        kernel.run::<Avx512>();
+    }
+
+    /// Compiles and runs a kernel with AVX2.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn on_avx2(kernel: impl Kernel<f32>) {
+        kernel.run::<Avx2>();
+    }
+
+    /// Only made inside [`on_avx512`], hence only where the processor has the instructions.
+    #[derive(Clone, Copy)]
+    struct Avx512(__m512);
+
+    impl Vector for Avx512 {
+        type Lane = f32;
+        const LANES: usize = 16;
+        const MANY: bool = true;
+
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            // SAFETY: see the type.
+            Self(unsafe { _mm512_set1_ps(value) })
+        }
+
+        #[inline(always)]
+        unsafe fn load(source: *const f32) -> Self {
+            // SAFETY: see the type; the caller vouches for the memory.
+            Self(unsafe { _mm512_loadu_ps(source) })
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, target: *mut f32) {
+            // SAFETY: see the type; the caller vouches for the memory.
+            unsafe { _mm512_storeu_ps(target, self.0) }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: see the type.
+            Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
+        }
+
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            // SAFETY: see the type.
+            unsafe { _mm512_reduce_add_ps(self.0) }
+        }
+    }
+
+    /// Only made inside [`on_avx2`], hence only where the processor has the instructions.
+    #[derive(Clone, Copy)]
+    struct Avx2(__m256);
+
+    impl Vector for Avx2 {
+        type Lane = f32;
+        const LANES: usize = 8;
+        const MANY: bool = false;
+
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            // SAFETY: see the type.
+            Self(unsafe { _mm256_set1_ps(value) })
+        }
+
+        #[inline(always)]
+        unsafe fn load(source: *const f32) -> Self {
+            // SAFETY: see the type; the caller vouches for the memory.
+            Self(unsafe { _mm256_loadu_ps(source) })
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, target: *mut f32) {
+            // SAFETY: see the type; the caller vouches for the memory.
+            unsafe { _mm256_storeu_ps(target, self.0) }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: see the type.
+            Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, addend.0) })
+        }
+
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            let mut lanes = [0.0; 8];
+            // SAFETY: `lanes` holds eight numbers.
+            unsafe { self.store(lanes.as_mut_ptr()) };
+            lanes.iter().sum()
+        }
+    }
+}
