@@ -5,6 +5,8 @@ pub mod gaussian;
 pub mod mixture;
 pub mod residual;
 pub mod simulate;
+pub mod unet;
+pub mod weights;
 
 use candle_core::{Tensor, Var};
 

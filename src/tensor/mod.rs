@@ -1,9 +1,9 @@
 //! What candle lacks: fast convolution and normalisation, Fourier transforms, gradients of plain functions.
 
 pub mod adam;
-pub mod fft;
 pub mod conv;
 mod conv_kernel;
+pub mod fft;
 pub mod norm;
 mod parallel;
 pub mod resample;

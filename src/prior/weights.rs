@@ -1,0 +1,166 @@
+//! Named weights of a network: fixed, free, or fixed with a free low-rank change.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Tensor, Var};
+
+use super::Adaptation;
+use crate::{Error, Result, compute::Compute, rng::Rng};
+
+/// Name, shape and starting value of one weight.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parameter {
+    /// Dotted name.
+    pub name: String,
+    /// Outputs first.
+    pub shape: Vec<usize>,
+    /// How it starts.
+    pub start: Start,
+}
+
+/// Starting value of a weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// All zero.
+    Zero,
+    /// Normal with variance 1 / number of inputs.
+    Scaled,
+}
+
+#[derive(Debug, Clone)]
+enum Weight {
+    Fixed(Tensor),
+    Free(Var),
+    /// base + left right, the product reshaped.
+    Adapted {
+        base: Tensor,
+        left: Var,
+        right: Var,
+    },
+}
+
+/// The weights of a network by name.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    weights: BTreeMap<String, Weight>,
+}
+
+impl Weights {
+    /// Free weights at their starting values.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn start(parameters: &[Parameter], rng: &Rng, compute: &Compute) -> Result<Self> {
+        let weight = |parameter: &Parameter| {
+            let values = match parameter.start {
+                Start::Zero => Tensor::zeros(parameter.shape.as_slice(), compute.dtype, &compute.device)?,
+                Start::Scaled => scaled(&parameter.shape, &mut rng.stream(&parameter.name, 0), compute)?,
+            };
+            Ok((parameter.name.clone(), Weight::Free(Var::from_tensor(&values)?)))
+        };
+        Ok(Self { weights: parameters.iter().map(weight).collect::<Result<_>>()? })
+    }
+
+    /// Fixed weights from stored tensors.
+    ///
+    /// # Errors
+    /// A tensor is missing, superfluous or has another shape; the message names it.
+    pub fn fixed(
+        parameters: &[Parameter],
+        mut tensors: BTreeMap<String, Tensor>,
+        compute: &Compute,
+    ) -> Result<Self> {
+        let weight = |Parameter { name, shape, .. }: &Parameter| {
+            let tensor = tensors.remove(name).ok_or_else(|| {
+                Error::config(name, "this weight is missing; the file holds another network")
+            })?;
+            if tensor.dims() != shape.as_slice() {
+                let problem = format!("shape {:?} where the network needs {shape:?}", tensor.dims());
+                return Err(Error::config(name, problem));
+            }
+            Ok((name.clone(), Weight::Fixed(tensor.to_dtype(compute.dtype)?.to_device(&compute.device)?)))
+        };
+        let weights = parameters.iter().map(weight).collect::<Result<_>>()?;
+        match tensors.into_keys().next() {
+            Some(name) => {
+                Err(Error::config(name, "the network has no such weight; the file holds another one"))
+            }
+            None => Ok(Self { weights }),
+        }
+    }
+
+    /// A copy of which some weights are free, equal in value.
+    ///
+    /// # Errors
+    /// A rank of 0.
+    pub fn adapted(&self, adaptation: Adaptation, rng: &Rng) -> Result<Self> {
+        if adaptation == Adaptation::LowRank(0) {
+            return Err(Error::config("rank", "0 leaves nothing to train; use 1 or more"));
+        }
+        let weight = |name: &String| {
+            let base = self.get(name)?.detach();
+            let weight = match adaptation {
+                Adaptation::Copy => Weight::Free(Var::from_tensor(&base.copy()?)?),
+                Adaptation::LowRank(rank) if base.rank() == 4 => {
+                    low_rank(base, rank, &mut rng.stream(name, 0))?
+                }
+                Adaptation::LowRank(_) => Weight::Fixed(base),
+            };
+            Ok((name.clone(), weight))
+        };
+        Ok(Self { weights: self.weights.keys().map(weight).collect::<Result<_>>()? })
+    }
+
+    /// The value of a weight, tracked if it is free.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn get(&self, name: &str) -> Result<Tensor> {
+        match self.weights.get(name) {
+            Some(Weight::Fixed(tensor)) => Ok(tensor.clone()),
+            Some(Weight::Free(variable)) => Ok(variable.as_tensor().clone()),
+            Some(Weight::Adapted { base, left, right }) => {
+                Ok((base + left.as_tensor().matmul(right.as_tensor())?.reshape(base.shape())?)?)
+            }
+            None => Err(Error::config(name, "the network has no such weight")),
+        }
+    }
+
+    /// The free weights.
+    pub fn variables(&self) -> Vec<(String, Var)> {
+        let mut variables = Vec::new();
+        for (name, weight) in &self.weights {
+            match weight {
+                Weight::Fixed(_) => {}
+                Weight::Free(variable) => variables.push((name.clone(), variable.clone())),
+                Weight::Adapted { left, right, .. } => {
+                    variables.push((format!("{name}.left"), left.clone()));
+                    variables.push((format!("{name}.right"), right.clone()));
+                }
+            }
+        }
+        variables
+    }
+
+    /// Values of all weights, detached.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn tensors(&self) -> Result<BTreeMap<String, Tensor>> {
+        self.weights.keys().map(|name| Ok((name.clone(), self.get(name)?.detach()))).collect()
+    }
+}
+
+/// Adapters whose product starts at zero: left zero, right random.
+fn low_rank(base: Tensor, rank: usize, rng: &mut Rng) -> Result<Weight> {
+    let compute = Compute { device: base.device().clone(), dtype: base.dtype() };
+    let (outputs, inputs) = (base.dim(0)?, base.elem_count() / base.dim(0)?);
+    let left = Var::zeros((outputs, rank), base.dtype(), base.device())?;
+    let right = Var::from_tensor(&scaled(&[rank, inputs], rng, &compute)?)?;
+    Ok(Weight::Adapted { base, left, right })
+}
+
+fn scaled(shape: &[usize], rng: &mut Rng, compute: &Compute) -> Result<Tensor> {
+    let inputs: usize = shape[1..].iter().product();
+    Ok((rng.normals(shape, compute)? / (inputs.max(1) as f64).sqrt())?)
+}
