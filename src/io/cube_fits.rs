@@ -7,6 +7,7 @@ use fitsio::hdu::FitsHdu;
 use fitsio::images::{ImageDescription, ImageType};
 use ndarray::{Array3, ArrayView3, Axis};
 
+use super::image::celestial_keys;
 use super::{atomic, cfitsio};
 use crate::{Error, Result, io::cube::Cube};
 
@@ -37,20 +38,24 @@ fn write_hdus(
     let [_, ny, nx] = cube.grid.shape;
     let plane = [ny, nx];
     let description = |dimensions| ImageDescription { data_type: ImageType::Float, dimensions };
+    // The phase centre lies at the array's centre.
+    let put_keys = |fits: &mut FitsFile, hdu: &FitsHdu| {
+        celestial_keys(fits, hdu, &cube.grid, &cube.sky, &cube.unit, [0.0; 2])
+    };
     let mut fits = FitsFile::create(file).with_custom_primary(&description(&plane)).open()?;
     let primary = fits.primary_hdu()?;
     put_plane(&mut fits, &primary, &summary.mean)?;
-    celestial_keys(&mut fits, &primary, cube)?;
+    put_keys(&mut fits, &primary)?;
     provenance_keys(&mut fits, &primary, cube, samples.len_of(Axis(0)))?;
     for (name, image) in [("STD", &summary.std), ("Q05", &summary.q05), ("Q95", &summary.q95)] {
         let hdu = fits.create_image(name, &description(&plane))?;
         put_plane(&mut fits, &hdu, image)?;
-        celestial_keys(&mut fits, &hdu, cube)?;
+        put_keys(&mut fits, &hdu)?;
     }
     let hdu = fits.create_image("SAMPLES", &description(&[samples.len_of(Axis(0)), ny, nx]))?;
     let flipped: Vec<f32> = samples.slice(ndarray::s![.., ..;-1, ..]).iter().copied().collect();
     hdu.write_image(&mut fits, &flipped)?;
-    celestial_keys(&mut fits, &hdu, cube)?;
+    put_keys(&mut fits, &hdu)?;
     for (key, value) in [("CTYPE3", "SAMPLE"), ("CUNIT3", "")] {
         hdu.write_key(&mut fits, key, value)?;
     }
@@ -63,40 +68,6 @@ fn write_hdus(
 fn put_plane(fits: &mut FitsFile, hdu: &FitsHdu, image: &Array3<f32>) -> fitsio::errors::Result<()> {
     let south_first: Vec<f32> = image.slice(ndarray::s![0, ..;-1, ..]).iter().copied().collect();
     hdu.write_image(fits, &south_first)
-}
-
-/// The celestial coordinate keys: orthographic projection with the phase centre at the array's centre.
-fn celestial_keys(fits: &mut FitsFile, hdu: &FitsHdu, cube: &Cube) -> fitsio::errors::Result<()> {
-    let [_, ny, nx] = cube.grid.shape;
-    let [_, pitch_y, pitch_x] = cube.grid.pitch.map(f64::to_degrees);
-    let sky = &cube.sky;
-    for (key, value) in [
-        ("CTYPE1", "RA---SIN"),
-        ("CTYPE2", "DEC--SIN"),
-        ("CUNIT1", "deg"),
-        ("CUNIT2", "deg"),
-        ("RADESYS", "ICRS"),
-        ("BUNIT", cube.unit.as_str()),
-        ("OBJECT", sky.source.as_str()),
-    ] {
-        hdu.write_key(fits, key, value)?;
-    }
-    for (key, value) in [
-        ("CRPIX1", nx as f64 / 2.0 + 0.5),
-        ("CRPIX2", ny as f64 / 2.0 + 0.5),
-        ("CRVAL1", sky.ra_deg),
-        ("CRVAL2", sky.dec_deg),
-        ("CDELT1", -pitch_x),
-        ("CDELT2", pitch_y),
-        ("OBSRA", sky.ra_deg),
-        ("OBSDEC", sky.dec_deg),
-        ("FREQ", sky.frequency_hz),
-        ("RESTFRQ", sky.frequency_hz),
-        ("MJD-OBS", sky.mjd),
-    ] {
-        hdu.write_key(fits, key, value)?;
-    }
-    Ok(())
 }
 
 fn provenance_keys(

@@ -6,4 +6,5 @@ pub mod cube;
 pub mod cube_fits;
 pub mod cube_hdf5;
 pub mod fits;
+pub mod image;
 pub mod uvfits;

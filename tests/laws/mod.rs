@@ -2,3 +2,5 @@
 
 mod exact_priors;
 mod run_loop;
+
+mod images;

@@ -128,3 +128,19 @@ fn visibilities_agree_with_the_published_table() {
         assert!((found.sigma - number(7)).abs() < 6e-7, "sigma {} {}", found.sigma, number(7));
     }
 }
+
+/// Pixel counts, pixel sizes and fluxes of the model images that eht-imaging's reference values were made with.
+#[test]
+fn model_images_agree_with_eht_imaging() {
+    for (name, pixels, pitch, flux) in [
+        ("models/avery_m87_1_eofn.txt", 100, 8.823608996191328e-12, 2.3141285083000005),
+        ("models/dpi_interferometry1_gt.fits", 128, 5.984418876194247e-12, 1.9951929630322192),
+    ] {
+        let Some(path) = find(name) else { continue };
+        let image = antumbra::io::image::read(&path).unwrap();
+        assert_eq!(image.grid.shape, [1, pixels, pixels]);
+        assert!((image.grid.pitch[1] / pitch - 1.0).abs() < 1e-12);
+        assert!((image.total_flux() / flux - 1.0).abs() < 1e-12);
+        assert_eq!(image.offset, [0.0, 0.0]);
+    }
+}
