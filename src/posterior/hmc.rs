@@ -33,6 +33,18 @@ impl Point {
         Ok(Self { position, log_density, gradient })
     }
 
+    /// The chains `index` `[K]`, in this order.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn index_select(&self, index: &Tensor) -> Result<Self> {
+        Ok(Self {
+            position: self.position.index_select(index, 0)?,
+            log_density: self.log_density.index_select(index, 0)?,
+            gradient: self.gradient.index_select(index, 0)?,
+        })
+    }
+
     /// The rows of `self` where `mask` is 1, those of `other` where it is 0.
     fn select(&self, mask: &Tensor, other: &Self) -> Result<Self> {
         Ok(Self {
@@ -156,6 +168,9 @@ pub struct StepSizes {
 /// Change of ln(step) per unit of missed acceptance.
 const GAIN: f64 = 0.4;
 
+/// Steps may fall to exp(-RANGE) of the largest.
+const RANGE: f64 = 14.0;
+
 impl StepSizes {
     /// `chains` steps of size `first`, never above `largest`, adapted towards acceptance `target`.
     pub fn new(chains: usize, first: f64, largest: f64, target: f64) -> Self {
@@ -177,7 +192,8 @@ impl StepSizes {
     /// Raises or lowers each chain's step by its acceptance probability.
     pub fn adapt(&mut self, acceptance: &[f64]) {
         for (log, acceptance) in self.log.iter_mut().zip(acceptance) {
-            *log = (*log + GAIN * (acceptance - self.target)).clamp(1e-6f64.ln(), self.largest.ln());
+            *log = (*log + GAIN * (acceptance - self.target))
+                .clamp(self.largest.ln() - RANGE, self.largest.ln());
         }
     }
 
@@ -186,26 +202,28 @@ impl StepSizes {
         self.log = sources.iter().map(|&i| self.log[i]).collect();
     }
 
-    /// Logarithms as a tensor for a checkpoint.
+    /// Everything but the target acceptance, for a checkpoint.
     ///
     /// # Errors
     /// Those of the tensor library.
     pub fn state(&self) -> Result<Tensor> {
-        Ok(Tensor::new(self.log.as_slice(), &Device::Cpu)?)
+        let values: Vec<f64> = self.log.iter().copied().chain([self.largest.ln()]).collect();
+        Ok(Tensor::new(values, &Device::Cpu)?)
     }
 
-    /// Continues from [`StepSizes::state`].
+    /// Continues from [`StepSizes::state`] of as many chains.
     ///
     /// # Errors
     /// A state of another number of chains.
-    pub fn restore(&mut self, state: &Tensor) -> Result<()> {
-        let log = to_host(state)?;
-        if log.len() != self.log.len() {
-            let (expected, found) = (vec![self.log.len()], vec![log.len()]);
-            return Err(Error::Shape { what: "step sizes of the checkpoint", expected, found });
+    pub fn from_state(state: &Tensor, chains: usize, target: f64) -> Result<Self> {
+        let mut log = to_host(state)?;
+        match log.pop() {
+            Some(largest) if log.len() == chains => Ok(Self { log, target, largest: largest.exp() }),
+            _ => {
+                let (expected, found) = (vec![chains + 1], state.dims().to_vec());
+                Err(Error::Shape { what: "step sizes of the checkpoint", expected, found })
+            }
         }
-        self.log = log;
-        Ok(())
     }
 }
 
