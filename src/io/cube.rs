@@ -35,6 +35,8 @@ pub struct Provenance {
 pub struct Cube {
     /// Samples `[S, Z, Y, X]` in `unit`; row 0 = north and column 0 = east on the sky.
     pub samples: Array4<f32>,
+    /// Chain that each sample was drawn from, `[S]`, ascending.
+    pub chains: Vec<u32>,
     /// Pixel grid.
     pub grid: Grid,
     /// Unit of the samples, for example `Jy/pixel`.
@@ -113,6 +115,7 @@ pub(crate) mod tests {
             Array4::from_shape_fn((5, 1, 4, 6), |(s, _, y, x)| (s * s) as f32 + 0.1 * (y * 6 + x) as f32);
         Cube {
             samples,
+            chains: vec![0, 0, 0, 1, 1],
             grid: Grid { shape: [1, 4, 6], pitch: [1.2e-11; 3] },
             unit: "Jy/pixel".into(),
             sky: SkyFrame {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use hdf5::types::{VarLenArray, VarLenUnicode};
-use hdf5::{Dataset, File, Location, ObjectReference1};
+use hdf5::{Dataset, File, H5Type, Location, ObjectReference1};
 use ndarray::{Array4, ArrayView};
 
 use super::atomic;
@@ -13,7 +13,7 @@ use crate::{Error, Result, grid::Grid, units::MICROARCSECOND};
 /// Largest cube that is read back, samples x voxels.
 const LARGEST_CUBE: usize = 1 << 31;
 
-/// Writes `/samples [S, Z, Y, X]`, `/mean`, `/std`, `/q05`, `/q95` `[Z, Y, X]`, coordinates and attributes.
+/// Writes `/samples [S, Z, Y, X]`, `/chain [S]`, `/mean`, `/std`, `/q05`, `/q95` `[Z, Y, X]`, coordinates and attributes.
 ///
 /// # Errors
 /// A cube without samples, or a file that cannot be written.
@@ -24,6 +24,7 @@ pub fn write(cube: &Cube, file: &Path) -> Result<()> {
             let hdf5 = File::create(temporary)?;
             attributes(&hdf5, cube)?;
             coordinates(&hdf5, cube)?;
+            put(&hdf5, "chain", ArrayView::from(&cube.chains), &["sample"], "1")?;
             put(&hdf5, "samples", cube.samples.view(), &["sample", "z", "y", "x"], &cube.unit)?;
             let images = [
                 ("mean", &summary.mean),
@@ -55,6 +56,11 @@ pub fn read(file: &Path) -> Result<Cube> {
             return Err(format!("/samples has shape {shape:?}, expected [S, Z, Y, X]").into());
         }
         let samples: Array4<f32> = samples.read()?;
+        let chains = hdf5.dataset("chain")?;
+        if chains.shape() != [shape[0]] {
+            return Err(format!("/chain has shape {:?}, expected [{}]", chains.shape(), shape[0]).into());
+        }
+        let chains = chains.read_raw()?;
         let number = |name: &str| hdf5.attr(name)?.read_scalar::<f64>();
         let text =
             |name: &str| Ok::<_, hdf5::Error>(hdf5.attr(name)?.read_scalar::<VarLenUnicode>()?.to_string());
@@ -62,6 +68,7 @@ pub fn read(file: &Path) -> Result<Cube> {
         Ok(Cube {
             grid: Grid { shape: [shape[1], shape[2], shape[3]], pitch },
             samples,
+            chains,
             unit: text("units")?,
             sky: SkyFrame {
                 source: text("source")?,
@@ -130,10 +137,10 @@ fn coordinates(hdf5: &File, cube: &Cube) -> hdf5::Result<()> {
 }
 
 /// A compressed dataset whose axes refer to the dimension scales of the same names.
-fn put<D: ndarray::Dimension>(
+fn put<T: H5Type, D: ndarray::Dimension>(
     hdf5: &File,
     name: &str,
-    values: ArrayView<f32, D>,
+    values: ArrayView<T, D>,
     axes: &[&str],
     unit: &str,
 ) -> hdf5::Result<()> {

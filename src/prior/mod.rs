@@ -4,7 +4,6 @@ pub mod draw;
 pub mod gaussian;
 pub mod mixture;
 pub mod residual;
-pub mod reverse;
 pub mod simulate;
 pub mod unet;
 pub mod weights;

@@ -1,6 +1,6 @@
 //! Laws that every implementation of a trait must obey.
 
 mod exact_priors;
-mod run_loop;
-
 mod images;
+mod imports;
+mod run_loop;
