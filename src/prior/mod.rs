@@ -4,6 +4,7 @@ pub mod draw;
 pub mod gaussian;
 pub mod mixture;
 pub mod residual;
+pub mod reverse;
 pub mod simulate;
 pub mod unet;
 pub mod weights;

@@ -1,0 +1,399 @@
+//! Metropolis-adjusted Hamiltonian steps, batched over chains, with the Gaussian factor of the target solved exactly.
+//!
+//! The target is exp(f(z)) times a reference: N(centre, width^2 I), or flat. A step splits the Hamiltonian into the
+//! reference, whose flow is a rotation (or a straight line), and f, whose flow is a kick (Strang splitting;
+//! Shahbaba et al. 2014, "Split Hamiltonian Monte Carlo"). Directions that f does not see are therefore integrated
+//! without error, and the acceptance does not fall with their number.
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::{Error, Result, compute::Compute, rng::Rng};
+
+/// Log density f `[B]` and its gradient at positions `[B, ..]`, detached.
+pub type Target<'a> = dyn FnMut(&Tensor) -> Result<(Tensor, Tensor)> + 'a;
+
+/// Positions of all chains and what the target says there.
+#[derive(Debug, Clone)]
+pub struct Point {
+    /// Positions `[B, ..]`.
+    pub position: Tensor,
+    /// f `[B]`, nats.
+    pub log_density: Tensor,
+    /// Gradient of f, shape of `position`.
+    pub gradient: Tensor,
+}
+
+impl Point {
+    /// Evaluates the target at `position`.
+    ///
+    /// # Errors
+    /// Those of the target.
+    pub fn new(position: Tensor, target: &mut Target) -> Result<Self> {
+        let (log_density, gradient) = target(&position)?;
+        Ok(Self { position, log_density, gradient })
+    }
+
+    /// The chains `index` `[K]`, in this order.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn index_select(&self, index: &Tensor) -> Result<Self> {
+        Ok(Self {
+            position: self.position.index_select(index, 0)?,
+            log_density: self.log_density.index_select(index, 0)?,
+            gradient: self.gradient.index_select(index, 0)?,
+        })
+    }
+
+    /// The rows of `self` where `mask` is 1, those of `other` where it is 0.
+    fn select(&self, mask: &Tensor, other: &Self) -> Result<Self> {
+        Ok(Self {
+            position: select(mask, &self.position, &other.position)?,
+            log_density: select(mask, &self.log_density, &other.log_density)?,
+            gradient: select(mask, &self.gradient, &other.gradient)?,
+        })
+    }
+}
+
+/// The part of the target that is integrated exactly.
+#[derive(Debug, Clone)]
+pub enum Reference {
+    /// N(centre, width^2 I); velocities are N(0, width^2) and a full turn takes 2 pi.
+    Gaussian {
+        /// Mean, shape of the positions.
+        centre: Tensor,
+        /// Standard deviation.
+        width: f64,
+    },
+    /// No further factor; velocities are N(0, 1).
+    Flat,
+}
+
+impl Reference {
+    /// Standard deviation of the velocities.
+    fn width(&self) -> f64 {
+        match self {
+            Self::Gaussian { width, .. } => *width,
+            Self::Flat => 1.0,
+        }
+    }
+
+    /// Position and velocity after `times` (one per chain).
+    fn flow(&self, position: &Tensor, velocity: &Tensor, times: &[f64]) -> Result<(Tensor, Tensor)> {
+        let column = |f: fn(f64) -> f64| per_chain(times.iter().map(|&t| f(t)).collect(), position);
+        match self {
+            Self::Flat => Ok(((position + velocity.broadcast_mul(&column(|t| t)?)?)?, velocity.clone())),
+            Self::Gaussian { centre, .. } => {
+                let (cosine, sine) = (column(f64::cos)?, column(f64::sin)?);
+                let offset = (position - centre)?;
+                let turned = (offset.broadcast_mul(&cosine)? + velocity.broadcast_mul(&sine)?)?;
+                let velocity = (velocity.broadcast_mul(&cosine)? - offset.broadcast_mul(&sine)?)?;
+                Ok(((centre + turned)?, velocity))
+            }
+        }
+    }
+
+    /// Energy `[B]` of the reference and of the motion, in double precision.
+    fn energy(&self, position: &Tensor, velocity: &Tensor) -> Result<Vec<f64>> {
+        let motion = squared_norm(velocity)?;
+        let place = match self {
+            Self::Gaussian { centre, .. } => squared_norm(&(position - centre)?)?,
+            Self::Flat => vec![0.0; motion.len()],
+        };
+        let scale = 0.5 / self.width().powi(2);
+        Ok(motion.iter().zip(place).map(|(m, p)| scale * (m + p)).collect())
+    }
+}
+
+/// What one Metropolis-adjusted trajectory did.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Where the chains are now.
+    pub point: Point,
+    /// Velocities: those of the trajectory's end, reversed where it was rejected.
+    pub velocity: Tensor,
+    /// Acceptance probability of each chain's trajectory.
+    pub acceptance: Vec<f64>,
+}
+
+/// Follows the Hamiltonian flow for `leaps` steps of `times` (one per chain) and accepts or rejects each chain's end
+/// point (Neal 2011, "MCMC using Hamiltonian dynamics", section 5.3.2). Leaves the target invariant for any step.
+///
+/// # Errors
+/// Those of the target.
+pub fn trajectory(
+    target: &mut Target,
+    reference: &Reference,
+    start: &Point,
+    velocity: &Tensor,
+    times: &[f64],
+    leaps: usize,
+    rng: &mut Rng,
+) -> Result<Outcome> {
+    let kick = reference.width().powi(2);
+    let whole = per_chain(times.iter().map(|t| t * kick).collect(), &start.position)?;
+    let half = (&whole * 0.5)?;
+    let mut point = start.clone();
+    let mut moving = (velocity + point.gradient.broadcast_mul(&half)?)?;
+    for leap in 1..=leaps {
+        let (position, turned) = reference.flow(&point.position, &moving, times)?;
+        point = Point::new(position, target)?;
+        let strength = if leap == leaps { &half } else { &whole };
+        moving = (turned + point.gradient.broadcast_mul(strength)?)?;
+    }
+    let before = reference.energy(&start.position, velocity)?;
+    let after = reference.energy(&point.position, &moving)?;
+    let (from, to) = (to_host(&start.log_density)?, to_host(&point.log_density)?);
+    let acceptance: Vec<f64> = (0..times.len())
+        .map(|i| before[i] - after[i] + to[i] - from[i])
+        .map(|gain| if gain < f64::INFINITY { gain.exp().min(1.0) } else { 0.0 })
+        .collect();
+    let accepted: Vec<u8> = acceptance.iter().map(|&a| u8::from(rng.uniform() < a)).collect();
+    let accepted = Tensor::from_vec(accepted, times.len(), &Device::Cpu)?.to_device(velocity.device())?;
+    Ok(Outcome {
+        point: point.select(&accepted, start)?,
+        velocity: select(&accepted, &moving, &velocity.neg()?)?,
+        acceptance,
+    })
+}
+
+/// Step sizes of all chains, each adapted towards a target acceptance.
+#[derive(Debug, Clone)]
+pub struct StepSizes {
+    log: Vec<f64>,
+    target: f64,
+    largest: f64,
+}
+
+/// Change of ln(step) per unit of missed acceptance.
+const GAIN: f64 = 0.4;
+
+/// Steps may fall to exp(-RANGE) of the largest.
+const RANGE: f64 = 14.0;
+
+impl StepSizes {
+    /// `chains` steps of size `first`, never above `largest`, adapted towards acceptance `target`.
+    pub fn new(chains: usize, first: f64, largest: f64, target: f64) -> Self {
+        Self { log: vec![first.min(largest).ln(); chains], target, largest }
+    }
+
+    /// Step of each chain.
+    pub fn values(&self) -> Vec<f64> {
+        self.log.iter().map(|log| log.exp()).collect()
+    }
+
+    /// Median over chains.
+    pub fn median(&self) -> f64 {
+        let mut sorted = self.values();
+        sorted.sort_by(f64::total_cmp);
+        sorted[sorted.len() / 2]
+    }
+
+    /// Raises or lowers each chain's step by its acceptance probability.
+    pub fn adapt(&mut self, acceptance: &[f64]) {
+        for (log, acceptance) in self.log.iter_mut().zip(acceptance) {
+            *log = (*log + GAIN * (acceptance - self.target))
+                .clamp(self.largest.ln() - RANGE, self.largest.ln());
+        }
+    }
+
+    /// Chain i continues with the step of chain `sources[i]`.
+    pub fn copy_from(&mut self, sources: &[usize]) {
+        self.log = sources.iter().map(|&i| self.log[i]).collect();
+    }
+
+    /// Everything but the target acceptance, for a checkpoint.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn state(&self) -> Result<Tensor> {
+        let values: Vec<f64> = self.log.iter().copied().chain([self.largest.ln()]).collect();
+        Ok(Tensor::new(values, &Device::Cpu)?)
+    }
+
+    /// Continues from [`StepSizes::state`] of as many chains.
+    ///
+    /// # Errors
+    /// A state of another number of chains.
+    pub fn from_state(state: &Tensor, chains: usize, target: f64) -> Result<Self> {
+        let mut log = to_host(state)?;
+        match log.pop() {
+            Some(largest) if log.len() == chains => Ok(Self { log, target, largest: largest.exp() }),
+            _ => {
+                let (expected, found) = (vec![chains + 1], state.dims().to_vec());
+                Err(Error::Shape { what: "step sizes of the checkpoint", expected, found })
+            }
+        }
+    }
+}
+
+/// Quarter of a turn: independent positions in all directions that f does not see.
+pub const QUARTER_TURN: f64 = std::f64::consts::FRAC_PI_2;
+
+/// One draw of every chain with fresh velocities: a quarter turn about the reference in as many leaps as the median
+/// step asks for (at most `leaps`), each time shortened at random by up to a fifth so that no orbit closes.
+///
+/// # Errors
+/// Those of the target.
+pub fn draw(
+    target: &mut Target,
+    reference: &Reference,
+    start: &Point,
+    steps: &StepSizes,
+    leaps: usize,
+    rng: &mut Rng,
+) -> Result<Outcome> {
+    let leaps = ((QUARTER_TURN / steps.median()).ceil() as usize).clamp(1, leaps.max(1));
+    let longest = QUARTER_TURN / leaps as f64;
+    let times: Vec<f64> =
+        steps.values().iter().map(|step| step.min(longest) * (0.8 + 0.2 * rng.uniform())).collect();
+    let velocity = (rng.normals(start.position.dims(), &compute_of(&start.position))? * reference.width())?;
+    trajectory(target, reference, start, &velocity, &times, leaps, rng)
+}
+
+/// Device and precision of a tensor.
+pub(crate) fn compute_of(tensor: &Tensor) -> Compute {
+    Compute { device: tensor.device().clone(), dtype: tensor.dtype() }
+}
+
+/// One number per chain as `[B, 1, ..]`, to be broadcast over `like`.
+pub(crate) fn per_chain(values: Vec<f64>, like: &Tensor) -> Result<Tensor> {
+    let mut shape = vec![1; like.rank()];
+    shape[0] = values.len();
+    compute_of(like).tensor(values, &shape)
+}
+
+/// Values of a tensor as a flat list in double precision.
+pub(crate) fn to_host(tensor: &Tensor) -> Result<Vec<f64>> {
+    Ok(tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
+}
+
+/// Squared Euclidean norm of each batch element, summed in double precision.
+pub(crate) fn squared_norm(x: &Tensor) -> Result<Vec<f64>> {
+    Ok(x.flatten_from(1)?.to_dtype(DType::F64)?.sqr()?.sum(1)?.to_vec1()?)
+}
+
+/// Batch elements of `yes` where `mask` `[B]` is 1, of `no` where it is 0; values not taken may be infinite.
+fn select(mask: &Tensor, yes: &Tensor, no: &Tensor) -> Result<Tensor> {
+    let mut shape = vec![1; yes.rank()];
+    shape[0] = mask.elem_count();
+    Ok(mask.reshape(shape)?.broadcast_as(yes.shape())?.where_cond(yes, no)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::value_and_gradient;
+
+    /// Moments of many draws: mean and covariance of two coordinates `[B, 2]`.
+    fn moments(draws: &[Vec<f64>]) -> ([f64; 2], [f64; 3]) {
+        let count = draws.len() as f64;
+        let mean = [0, 1].map(|i| draws.iter().map(|d| d[i]).sum::<f64>() / count);
+        let covariance = [(0, 0), (0, 1), (1, 1)]
+            .map(|(i, j)| draws.iter().map(|d| (d[i] - mean[i]) * (d[j] - mean[j])).sum::<f64>() / count);
+        (mean, covariance)
+    }
+
+    fn run(
+        target: &mut Target,
+        reference: &Reference,
+        chains: usize,
+        rounds: usize,
+        step: f64,
+    ) -> (Vec<Vec<f64>>, f64) {
+        let compute = Compute::cpu_f64();
+        let mut rng = Rng::new(11);
+        let mut point = Point::new(rng.normals(&[chains, 2], &compute).unwrap(), target).unwrap();
+        let steps = StepSizes::new(chains, step, step, 0.8);
+        let (mut draws, mut accepted) = (Vec::new(), 0.0);
+        for round in 0..rounds {
+            let outcome = draw(target, reference, &point, &steps, 20, &mut rng).unwrap();
+            accepted += outcome.acceptance.iter().sum::<f64>() / (chains * rounds) as f64;
+            point = outcome.point;
+            if round >= rounds / 10 {
+                draws.extend(point.position.to_vec2::<f64>().unwrap());
+            }
+        }
+        (draws, accepted)
+    }
+
+    /// exp(-(a.z - 1)^2 / 2) N(z; c, 4 I) is a Gaussian with precision I/4 + a a'.
+    #[test]
+    fn a_correlated_gaussian_is_left_invariant() {
+        let compute = Compute::cpu_f64();
+        let a = compute.tensor(vec![2.0, -1.0], &[1, 2]).unwrap();
+        let chains = 512;
+        let centre = compute.tensor(vec![0.5, 1.5], &[1, 2]).unwrap().repeat((chains, 1)).unwrap();
+        let f = |z: &Tensor| Ok(((z.broadcast_mul(&a)?.sum(1)? - 1.0)?.sqr()? * -0.5)?);
+        let mut target = |z: &Tensor| value_and_gradient(z, f);
+        let reference = Reference::Gaussian { centre, width: 2.0 };
+        let (draws, accepted) = run(&mut target, &reference, chains, 200, 0.4);
+        let (mean, covariance) = moments(&draws);
+        // Precision [[4.25, -2], [-2, 1.25]], determinant 1.3125; mean = covariance (c/4 + a).
+        let expected = [1.25, 2.0, 4.25].map(|v| v / 1.3125);
+        let pull = [0.125 + 2.0, 0.375 - 1.0];
+        let centre =
+            [expected[0] * pull[0] + expected[1] * pull[1], expected[1] * pull[0] + expected[2] * pull[1]];
+        assert!((0.6..0.99).contains(&accepted), "acceptance {accepted}");
+        for i in 0..2 {
+            assert!((mean[i] - centre[i]).abs() < 0.03, "mean {mean:?}, exact {centre:?}");
+        }
+        for i in 0..3 {
+            assert!(
+                (covariance[i] / expected[i] - 1.0).abs() < 0.03,
+                "covariance {covariance:?}, exact {expected:?}"
+            );
+        }
+    }
+
+    /// A banana: z0 ~ N(0, 1), z1 | z0 ~ N(z0^2, 0.5^2), whose moments are known; no Gaussian factor.
+    #[test]
+    fn a_banana_is_left_invariant() {
+        let mut target = |z: &Tensor| {
+            value_and_gradient(z, |z| {
+                let (first, second) = (z.narrow(1, 0, 1)?, z.narrow(1, 1, 1)?);
+                let residual = ((second - first.sqr()?)? * 2.0)?;
+                Ok(((first.sqr()? + residual.sqr()?)?.sum(1)? * -0.5)?)
+            })
+        };
+        let (draws, accepted) = run(&mut target, &Reference::Flat, 512, 300, 0.25);
+        let (mean, covariance) = moments(&draws);
+        assert!((0.6..0.99).contains(&accepted), "acceptance {accepted}");
+        assert!(mean[0].abs() < 0.05 && (mean[1] - 1.0).abs() < 0.08, "mean {mean:?}");
+        assert!((covariance[0] - 1.0).abs() < 0.06, "variance {covariance:?}");
+        assert!(covariance[1].abs() < 0.12, "covariance {covariance:?}");
+        assert!((covariance[2] / 2.25 - 1.0).abs() < 0.12, "variance {covariance:?}");
+    }
+
+    #[test]
+    fn steps_approach_the_target_acceptance() {
+        let mut steps = StepSizes::new(2, 0.1, 1.0, 0.8);
+        for _ in 0..200 {
+            let acceptance: Vec<f64> =
+                steps.values().iter().zip([2.0, 20.0]).map(|(s, c)| (-c * s).exp()).collect();
+            steps.adapt(&acceptance);
+        }
+        let ideal = -(0.8f64.ln());
+        assert!((steps.values()[0] / (ideal / 2.0) - 1.0).abs() < 1e-3);
+        assert!((steps.values()[1] / (ideal / 20.0) - 1.0).abs() < 1e-3);
+    }
+
+    /// A chain whose density is not finite at the proposal stays where it is; the others go on.
+    #[test]
+    fn not_a_number_is_rejected() {
+        let compute = Compute::cpu_f64();
+        let mut target = |z: &Tensor| value_and_gradient(z, |z| Ok(z.narrow(1, 0, 1)?.log()?.sum(1)?));
+        let start = compute.tensor(vec![1e-3, 5.0, 5.0, 5.0], &[2, 2]).unwrap();
+        let point = Point::new(start, &mut target).unwrap();
+        let velocity = compute.tensor(vec![-2000.0, 0.0, 0.1, 0.0], &[2, 2]).unwrap();
+        let times = [0.1, 0.1];
+        let mut rng = Rng::new(1);
+        let outcome =
+            trajectory(&mut target, &Reference::Flat, &point, &velocity, &times, 1, &mut rng).unwrap();
+        let position = outcome.point.position.to_vec2::<f64>().unwrap();
+        assert_eq!(position[0], vec![1e-3, 5.0]);
+        assert_eq!(outcome.acceptance[0], 0.0);
+        assert!(position[1][0] > 5.0);
+        assert!(outcome.point.gradient.to_vec2::<f64>().unwrap().iter().flatten().all(|g| g.is_finite()));
+    }
+}

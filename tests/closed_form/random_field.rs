@@ -1,0 +1,220 @@
+//! A periodic Gaussian random field seen through a blur or through some of its Fourier modes: the posterior is
+//! diagonal in Fourier space and known exactly.
+
+use antumbra::{
+    Result,
+    compute::Compute,
+    grid::Grid,
+    instrument::{Forward, Likelihood, Problem},
+    posterior::{
+        Solver,
+        gibbs::{Gibbs, GibbsSettings},
+        langevin::{Langevin, LangevinSettings},
+    },
+    prior::{Scaling, draw, gaussian::Gaussian},
+    rng::Rng,
+    tensor::fft::{circular_convolve, fourier_modes},
+};
+use candle_core::Tensor;
+
+use super::bed::Normal;
+
+const SIDE: usize = 32;
+
+/// What the instrument measures of the field.
+#[derive(Clone, Copy, Debug)]
+enum Instrument {
+    /// Every pixel after a periodic blur with this standard deviation, pixels.
+    Blur(f64),
+    /// A random half-plane of modes up to 0.35 cycles per pixel: about 28 % of all.
+    Modes,
+}
+
+struct Bed {
+    grid: Grid,
+    /// Gain of every mode: 0 where the instrument is blind.
+    gains: Vec<f64>,
+}
+
+impl Forward for Bed {
+    fn grid(&self) -> &Grid {
+        &self.grid
+    }
+
+    /// The field after the gains; blind modes predict 0.
+    fn apply(&self, image: &Tensor) -> Result<Tensor> {
+        Ok(circular_convolve(image, &self.gains)?.flatten_from(1)?)
+    }
+}
+
+/// Frequency of mode i in cycles per pixel.
+fn frequency(i: usize) -> f64 {
+    let part = |k: usize| k.min(SIDE - k) as f64 / SIDE as f64;
+    part(i / SIDE).hypot(part(i % SIDE))
+}
+
+/// The mode with the opposite frequency.
+fn mirror(i: usize) -> usize {
+    (SIDE - i / SIDE) % SIDE * SIDE + (SIDE - i % SIDE) % SIDE
+}
+
+fn gains(instrument: Instrument, rng: &mut Rng) -> Vec<f64> {
+    let modes = SIDE * SIDE;
+    match instrument {
+        Instrument::Blur(width) => {
+            (0..modes).map(|i| (-2.0 * (std::f64::consts::PI * frequency(i) * width).powi(2)).exp()).collect()
+        }
+        Instrument::Modes => {
+            let kept: Vec<bool> = (0..modes).map(|i| frequency(i) < 0.35 && rng.uniform() < 0.73).collect();
+            (0..modes).map(|i| f64::from(u8::from(kept[i.min(mirror(i))]))).collect()
+        }
+    }
+}
+
+struct Case {
+    prior: Gaussian,
+    problem: Problem,
+    sigma: f64,
+    gains: Vec<f64>,
+    data: Tensor,
+}
+
+fn case(instrument: Instrument, sigma: f64, rng: &mut Rng) -> Case {
+    let compute = Compute::cpu();
+    let power = |f: f64| 16.0 / (1.0 + (f / 0.06).powi(2)).powf(1.5) + 0.01;
+    let prior = Gaussian::periodic([SIDE, SIDE], power, &compute).unwrap();
+    let gains = gains(instrument, rng);
+    let truth = draw::draws(&prior, 1, 30, rng, &compute).unwrap();
+    let clean = circular_convolve(&truth, &gains).unwrap();
+    let seen: Vec<f64> = gains.iter().map(|g| f64::from(u8::from(*g > 0.0))).collect();
+    let noise = (rng.normals(&[1, 1, SIDE, SIDE], &compute).unwrap() * sigma).unwrap();
+    let data = (clean + circular_convolve(&noise, &seen).unwrap()).unwrap();
+    let forward = Bed { grid: Grid::sky(SIDE, 1e-9).unwrap(), gains: gains.clone() };
+    let normal = Normal { data: data.flatten_from(1).unwrap(), sigma };
+    let problem = Problem {
+        forward: Box::new(forward),
+        likelihoods: vec![Box::new(normal)],
+        scaling: Scaling::IDENTITY,
+    };
+    Case { prior, problem, sigma, gains, data }
+}
+
+/// How draws compare with the exact posterior.
+#[derive(Debug)]
+struct Comparison {
+    /// Standard deviation over exact standard deviation, rms over observed modes.
+    observed: f64,
+    /// The same over modes of which the data say nothing.
+    unobserved: f64,
+    /// Squared error of the mean over its Monte-Carlo variance for independent chains, mean over modes.
+    mean: f64,
+}
+
+/// Compares the modes of draws `[K, n, 1, Y, X]` with the exact posterior.
+fn compare(case: &Case, draws: &Tensor) -> Comparison {
+    let (chains, count) = (draws.dim(0).unwrap(), draws.dim(1).unwrap());
+    let host = |x: &Tensor| -> Vec<f64> {
+        let modes = fourier_modes(x).unwrap().flatten_all().unwrap();
+        modes.to_dtype(candle_core::DType::F64).unwrap().to_vec1().unwrap()
+    };
+    let modes = SIDE * SIDE;
+    let values = host(&draws.reshape((chains * count, 1, SIDE, SIDE)).unwrap());
+    let data = host(&case.data);
+    let (mut ratio, mut number, mut pull) = ([0.0; 2], [0.0; 2], 0.0);
+    for i in 0..modes {
+        let information = (case.gains[i] / case.sigma).powi(2);
+        let variance = 1.0 / (1.0 / case.prior.variances()[i] + information);
+        // Real and imaginary parts share the variance of a mode, but a real mode has one part only.
+        let own = if i == mirror(i) { variance } else { variance / 2.0 };
+        let observed = information * case.prior.variances()[i] > 1.0;
+        for part in 0..if i == mirror(i) { 1 } else { 2 } {
+            let exact = variance * data[2 * i + part] * case.gains[i] / case.sigma.powi(2);
+            let value = |chain: usize, draw: usize| values[2 * ((chain * count + draw) * modes + i) + part];
+            let mean = (0..chains * count).map(|k| value(k / count, k % count)).sum::<f64>()
+                / (chains * count) as f64;
+            let squares =
+                (0..chains * count).map(|k| (value(k / count, k % count) - exact).powi(2)).sum::<f64>();
+            ratio[usize::from(observed)] += squares / (chains * count) as f64 / own;
+            number[usize::from(observed)] += 1.0;
+            pull += (mean - exact).powi(2) / (own / chains as f64);
+        }
+    }
+    Comparison {
+        observed: (ratio[1] / number[1]).sqrt(),
+        unobserved: (ratio[0] / number[0]).sqrt(),
+        mean: pull / (number[0] + number[1]),
+    }
+}
+
+fn run(solver: &mut dyn Solver, case: &Case, rng: &Rng) -> Comparison {
+    for step in 0..solver.steps() {
+        solver.step(&case.problem, &case.prior, &mut rng.stream("step", step as u64)).unwrap();
+    }
+    compare(case, &solver.draws().unwrap())
+}
+
+/// Runs a sampler from draws of the prior on every instrument and holds it to the exact posterior.
+fn check(name: &str, make: impl Fn(Tensor) -> Box<dyn Solver>, singular: bool) {
+    for instrument in [Instrument::Blur(1.0), Instrument::Modes] {
+        let rng = Rng::new(3);
+        let mut case = case(instrument, 0.3, &mut rng.stream("case", 0));
+        if singular {
+            case.problem.likelihoods = case.problem.likelihoods.drain(..).map(Singular::wrap).collect();
+        }
+        let start = draw::draws(&case.prior, 16, 20, &mut rng.stream("start", 0), &Compute::cpu()).unwrap();
+        let clock = std::time::Instant::now();
+        let found = run(make(start).as_mut(), &case, &rng);
+        println!("{name} {instrument:?}: {found:?} {:?}", clock.elapsed());
+        assert!((0.95..1.05).contains(&found.observed), "{name} {instrument:?}: {found:?}");
+        assert!((0.95..1.05).contains(&found.unobserved), "{name} {instrument:?}: {found:?}");
+        assert!(found.mean < 1.2, "{name} {instrument:?}: {found:?}");
+    }
+}
+
+/// A likelihood that asks for samplers with an accept step.
+struct Singular(Box<dyn Likelihood>);
+
+impl Singular {
+    fn wrap(inner: Box<dyn Likelihood>) -> Box<dyn Likelihood> {
+        Box::new(Self(inner))
+    }
+}
+
+impl Likelihood for Singular {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+    fn count(&self) -> usize {
+        self.0.count()
+    }
+    fn log_prob(&self, predicted: &Tensor) -> Result<Tensor> {
+        self.0.log_prob(predicted)
+    }
+    fn residuals(&self, predicted: &Tensor) -> Result<Tensor> {
+        self.0.residuals(predicted)
+    }
+    fn draw(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Tensor> {
+        self.0.draw(predicted, rng)
+    }
+    fn is_singular(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn split_gibbs_matches_the_exact_field() {
+    let settings = GibbsSettings::default();
+    check("split Gibbs", |start| Box::new(Gibbs::new(settings.clone(), start).unwrap()), true);
+}
+
+#[test]
+fn langevin_matches_the_exact_field() {
+    let settings = LangevinSettings::default();
+    check("Langevin", |start| Box::new(Langevin::new(settings.clone(), start).unwrap()), false);
+}
+
+#[test]
+fn langevin_with_likelihood_flows_matches_the_exact_field() {
+    let settings = LangevinSettings::default();
+    check("Langevin, flows", |start| Box::new(Langevin::new(settings.clone(), start).unwrap()), true);
+}
