@@ -9,6 +9,8 @@ use crate::rng::Rng;
 
 /// Radius at which the emissivity is normalised, M.
 const REFERENCE_RADIUS: f64 = 5.0;
+/// Relative width of the inner edge.
+const EDGE_SOFTNESS: f64 = 0.06;
 /// Layers further than this many scale heights from the midplane are dark.
 const DARK_LAYERS: f64 = 3.5;
 
@@ -42,8 +44,10 @@ pub struct FlowSettings {
     pub sheath_share: f64,
     /// Emissivity of the wall relative to the midplane's (drawn log-uniformly).
     pub sheath_brightness: Range,
-    /// Speed along the wall, fraction of light.
+    /// Speed along the wall far from the hole, fraction of light.
     pub sheath_speed: Range,
+    /// Speed of the wall around the axis, fraction of light.
+    pub sheath_turning: Range,
     /// Share of flows that absorb their own light.
     pub absorbed_share: f64,
     /// Absorption per emissivity, in optical depths of a unit path at the reference radius (drawn log-uniformly).
@@ -60,17 +64,18 @@ impl Default for FlowSettings {
             density_slope: Range(0.5, 2.0),
             temperature_slope: Range(0.4, 1.1),
             field_slope: Range(0.5, 1.5),
-            frequency_ratio: Range(1.0, 300.0),
+            frequency_ratio: Range(4.0, 300.0),
             thickness: Range(0.08, 0.8),
             rotation: Range(0.4, 1.0),
             infall: Range(0.0, 1.0),
             truncated_share: 0.25,
             inner_edge: Range(2.5, 9.0),
-            sheath_share: 0.3,
+            sheath_share: 0.25,
             sheath_brightness: Range(0.1, 3.0),
             sheath_speed: Range(0.0, 0.6),
-            absorbed_share: 0.3,
-            absorption: Range(0.01, 0.3),
+            sheath_turning: Range(0.0, 0.6),
+            absorbed_share: 0.15,
+            absorption: Range(0.01, 0.15),
             turbulence: TurbulenceSettings::default(),
         }
     }
@@ -83,6 +88,7 @@ struct Sheath {
     width: f64,
     brightness: f64,
     speed: f64,
+    turning: f64,
 }
 
 /// One realisation of the accretion flow around a black hole.
@@ -132,6 +138,7 @@ impl Flow {
                 width: Range(0.04, 0.2).uniform(rng),
                 brightness: settings.sheath_brightness.log_uniform(rng),
                 speed: settings.sheath_speed.uniform(rng),
+                turning: settings.sheath_turning.uniform(rng),
             }),
             absorption: if occurs(settings.absorbed_share, rng) {
                 settings.absorption.log_uniform(rng)
@@ -149,28 +156,26 @@ impl Flow {
     pub fn intensity(&self, alpha: f64, beta: f64, outer: f64) -> f64 {
         let (mut light, mut depth) = (0.0, 0.0);
         // A step of 1.5 scale heights integrates a Gaussian layer to better than a thousandth.
-        let angle = (1.5 * self.thickness).clamp(0.1, 0.22);
+        let angle = (1.5 * self.thickness).clamp(0.12, 0.25);
         Ray::from_camera(self.kerr, self.inclination, alpha, beta).trace(outer, angle, |ray, length| {
-            let u = ray.cos_polar() / self.thickness;
+            let height = ray.cos_polar() / self.thickness;
             let wall = self.wall(ray);
-            if u.abs() > DARK_LAYERS && wall == 0.0 {
+            if height.abs() > DARK_LAYERS && wall == 0.0 {
                 return;
             }
-            let radius = ray.radius();
-            let place = self.kerr.at(radius, ray.cos_polar());
-            let disk = (-0.5 * u * u).exp();
+            let disk = (-0.5 * height * height).exp();
+            let (radius, place) = (ray.radius(), self.kerr.at(ray.radius(), ray.cos_polar()));
             let [outward, turning] = self.velocity(radius, ray.cos_polar(), &place, wall / (wall + disk));
             let shift = redshift(ray, &place, outward, turning);
-            let emissivity = (disk + wall)
-                * self.synchrotron(radius, shift)
-                * self.turbulence.factor(radius.ln(), ray.azimuth, ray.cos_polar());
+            let log_radius = radius.ln();
+            let emissivity = self.synchrotron(radius, log_radius - REFERENCE_RADIUS.ln(), shift)
+                * (disk * self.turbulence.factor(log_radius, ray.azimuth, ray.cos_polar()) + wall);
             light += shift * shift * emissivity * length * f64::exp(-depth);
-            // Rayleigh-Jeans: kappa = j / (nu^2 T).
-            depth += self.absorption
-                * emissivity
-                * shift
-                * length
-                * (radius / REFERENCE_RADIUS).powf(self.temperature_slope);
+            if self.absorption > 0.0 {
+                // Rayleigh-Jeans: kappa = j / (nu^2 T).
+                let cooling = (radius / REFERENCE_RADIUS).powf(self.temperature_slope);
+                depth += self.absorption * emissivity * shift * length * cooling;
+            }
         });
         light
     }
@@ -188,15 +193,18 @@ impl Flow {
 
     /// Thermal synchrotron emissivity n B F(X) relative to n B at the reference radius, with the fit
     /// F = (X^1/2 + 2^(11/12) X^1/6)^2 exp(-X^1/3) of Leung, Gammie & Noble 2011, X = nu / nu_s, nu_s ~ B T^2.
-    fn synchrotron(&self, radius: f64, shift: f64) -> f64 {
-        let log_radius = (radius / REFERENCE_RADIUS).ln();
+    /// `log_radius` is relative to the reference radius.
+    fn synchrotron(&self, radius: f64, log_radius: f64, shift: f64) -> f64 {
         let steepness = self.field_slope + 2.0 * self.temperature_slope;
-        let sixth_root = ((self.frequency_ratio / shift).ln() / 6.0 + log_radius * steepness / 6.0).exp();
-        let square = sixth_root * sixth_root;
+        let square = (((self.frequency_ratio / shift).ln() + log_radius * steepness) / 3.0).exp();
         let shape = square * (square + 2f64.powf(11.0 / 12.0)).powi(2);
         let reference = self.frequency_ratio.cbrt();
-        let edge = 1.0 / (1.0 + (-(radius - self.inner_edge) / (0.06 * self.inner_edge + 1e-3)).exp());
-        edge * shape * (reference - square - log_radius * (self.density_slope + self.field_slope)).exp()
+        let emissivity =
+            shape * (reference - square - log_radius * (self.density_slope + self.field_slope)).exp();
+        if self.inner_edge == 0.0 {
+            return emissivity;
+        }
+        emissivity / (1.0 + ((1.0 - radius / self.inner_edge) / EDGE_SOFTNESS).exp())
     }
 
     /// Radial and azimuthal velocity against the zero-angular-momentum observer.
@@ -208,12 +216,13 @@ impl Flow {
         let sin2 = 1.0 - cos_polar * cos_polar;
         let momentum = self.rotation * sin2 * self.kerr.keplerian_momentum(radius.max(self.stable_orbit));
         let turning = momentum * place.lapse / (place.circumference * (1.0 - place.dragging * momentum));
-        let turning = turning.clamp(-0.95, 0.95);
+        let [lifted, swirled] = self.sheath.map_or([0.0; 2], |wall| [wall.speed, wall.turning]);
+        let turning = wall_share * swirled + (1.0 - wall_share) * turning.clamp(-0.95, 0.95);
         let plunge = (1.0 - radius / self.stable_orbit).max(0.0).sqrt();
         let fall = (1.0 - place.lapse * place.lapse).max(0.0).sqrt();
         let inward = fall * (self.infall + (1.0 - self.infall) * plunge);
-        let lifted = self.sheath.map_or(0.0, |sheath| sheath.speed * (1.0 - fall));
-        let outward = (1.0 - turning * turning).sqrt() * (wall_share * lifted - (1.0 - wall_share) * inward);
+        let outward = wall_share * lifted * (1.0 - fall) - (1.0 - wall_share) * inward;
+        let outward = outward * (1.0 - turning * turning).sqrt();
         [outward.clamp(-0.99, 0.99), turning]
     }
 }

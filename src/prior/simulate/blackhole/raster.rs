@@ -8,11 +8,11 @@ use crate::rng::Rng;
 /// Points per pixel along each axis at which the brightness is averaged.
 const SUBPIXELS: usize = 3;
 /// Directions of the polar grid.
-const DIRECTIONS: usize = 112;
+const DIRECTIONS: usize = 96;
 /// Radius up to which rings of the polar grid are evenly spaced, M; it holds the shadow's edge.
 const FINE_RADIUS: f64 = 8.0;
 /// Relative spacing of the rings beyond.
-const COARSE_SPACING: f64 = 0.07;
+const COARSE_SPACING: f64 = 0.08;
 
 /// Brightness around a black hole on rings of impact parameter, from which any pixel grid is interpolated.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub(super) struct PolarImage {
 impl PolarImage {
     /// Samples `intensity(alpha, beta)` out to impact parameter `outer` for pixels of size `pixel`, all in M.
     pub(super) fn of(pixel: f64, outer: f64, intensity: impl Fn(f64, f64) -> f64) -> Self {
-        let fine = (FINE_RADIUS / (0.45 * pixel).clamp(0.1, 0.35)).ceil();
+        let fine = (FINE_RADIUS / (0.55 * pixel).clamp(0.1, 0.4)).ceil();
         let coarse = (outer / FINE_RADIUS).ln().max(0.0) / COARSE_SPACING;
         let mut polar = Self {
             spacing: FINE_RADIUS / fine,

@@ -95,7 +95,9 @@ pub struct Settings {
     pub blur_share: f64,
     /// Full width at half maximum of the blur.
     pub blur_fwhm: Range,
-    /// Least effective area, (sum I)^2 / sum I^2 over the field's area; more compact images are blurred to it.
+    /// Full width at half maximum of the blur of all other images.
+    pub least_blur: f64,
+    /// Least effective area, (sum I)^2 / sum I^2 over the field's area: more compact images are blurred.
     pub least_area: f64,
     /// Standard deviation of the logarithm of the total flux.
     pub flux_jitter: f64,
@@ -115,8 +117,9 @@ impl Default for Settings {
             halo_fwhm: Range(0.4, 1.2),
             halo_flux: Range(0.02, 0.3),
             blur_share: 0.5,
-            blur_fwhm: Range(0.0, 0.12),
-            least_area: 0.008,
+            blur_fwhm: Range(0.02, 0.12),
+            least_blur: 0.018,
+            least_area: 0.012,
             flux_jitter: 0.12,
             flow: FlowSettings::default(),
         }
@@ -144,6 +147,7 @@ impl Settings {
             ("halo_flux", self.halo_flux, (1e-6, 1.0)),
             ("blur_share", single(self.blur_share), unit),
             ("blur_fwhm", self.blur_fwhm, unit),
+            ("least_blur", single(self.least_blur), unit),
             ("least_area", single(self.least_area), unit),
             ("flux_jitter", single(self.flux_jitter), unit),
             ("flow.spin", flow.spin, (-0.998, 0.998)),
@@ -160,6 +164,7 @@ impl Settings {
             ("flow.sheath_share", single(flow.sheath_share), unit),
             ("flow.sheath_brightness", flow.sheath_brightness, positive),
             ("flow.sheath_speed", flow.sheath_speed, (0.0, 0.99)),
+            ("flow.sheath_turning", flow.sheath_turning, (-0.95, 0.95)),
             ("flow.absorbed_share", single(flow.absorbed_share), unit),
             ("flow.absorption", flow.absorption, positive),
             ("flow.turbulence.amplitude", turbulence.amplitude, (0.0, 5.0)),
