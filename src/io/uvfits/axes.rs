@@ -44,6 +44,11 @@ impl Hand {
         Self::CODES.iter().find(|(known, _)| *known as f64 == code.round()).map(|(_, hand)| *hand)
     }
 
+    /// Its number on the STOKES axis.
+    pub(super) fn code(self) -> i64 {
+        Self::CODES.iter().find(|(_, hand)| *hand == self).map_or(0, |(code, _)| *code)
+    }
+
     /// True for Stokes I and the hands whose mean is Stokes I: RR and LL, XX and YY.
     pub fn is_parallel(self) -> bool {
         matches!(self, Self::I | Self::RR | Self::LL | Self::XX | Self::YY)

@@ -2,10 +2,12 @@
 
 mod antennas;
 mod axes;
+mod date;
 mod frequencies;
 mod parameters;
 mod read;
 mod stokes;
+mod write;
 
 use std::path::Path;
 
@@ -89,4 +91,12 @@ impl UvData {
 /// See [`read`] and [`UvData::observation`].
 pub fn read_observation(path: &Path) -> Result<Observation> {
     read(path)?.observation(path)
+}
+
+/// Writes Stokes I visibilities as a UVFITS file, RR and LL both holding I.
+///
+/// # Errors
+/// See [`UvData::write`].
+pub fn write_observation(observation: &Observation, path: &Path) -> Result<()> {
+    UvData::from_observation(observation).write(path)
 }
