@@ -53,6 +53,9 @@ pub enum Error {
     /// The user interrupted the run; a checkpoint was written.
     #[error("interrupted; continue with --resume")]
     Interrupted,
+    /// A figure could not be drawn or converted.
+    #[error("cannot draw a figure: {0}; run with --no-plots to do without")]
+    Figure(String),
     /// The tensor library failed.
     #[error("tensor computation failed: {}", first_line(.0))]
     Tensor(#[from] candle_core::Error),
@@ -81,7 +84,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config { .. } | Self::Io { .. } | Self::Format { .. } => 2,
-            Self::Shape { .. } | Self::Diverged { .. } | Self::Tensor(_) => 3,
+            Self::Shape { .. } | Self::Figure(_) | Self::Diverged { .. } | Self::Tensor(_) => 3,
             Self::Interrupted => 130,
         }
     }

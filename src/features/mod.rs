@@ -1,7 +1,8 @@
 //! Numbers that scientists read off images, each with its posterior.
 
-mod polar;
+pub(crate) mod polar;
 mod posterior;
 pub mod ring;
 
+pub(crate) use posterior::sky_images;
 pub use posterior::{Interval, RingPosterior};

@@ -1,11 +1,14 @@
 //! Posteriors of image features: one measurement per sample, summarised by median and 68 % interval.
 
-use ndarray::{ArrayView3, Axis};
+use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::ring::{self, Ring, Search};
-use crate::{grid::Grid, units::MICROARCSECOND};
+use crate::{
+    io::cube::{Cube, quantile},
+    units::MICROARCSECOND,
+};
 
 /// Median and central 68 % interval of a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -19,15 +22,12 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Quantiles (linear interpolation between order statistics) of values, or nothing of none.
+    /// Quantiles of values, or nothing of none.
     pub fn of(values: &[f64]) -> Option<Self> {
-        let mut sorted = values.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        Some(Self {
-            median: quantile(&sorted, 0.5)?,
-            q16: quantile(&sorted, 0.16)?,
-            q84: quantile(&sorted, 0.84)?,
-        })
+        let mut values = values.to_vec();
+        let mut at = |fraction| quantile(&mut values, fraction);
+        let interval = Self { median: at(0.5), q16: at(0.16), q84: at(0.84) };
+        interval.median.is_finite().then_some(interval)
     }
 
     /// Quantiles of angles in degrees around their circular mean; the median lies in `[0, 360)` and the
@@ -47,14 +47,6 @@ impl Interval {
     }
 }
 
-/// The quantile of ascending values by linear interpolation.
-pub(crate) fn quantile(sorted: &[f64], fraction: f64) -> Option<f64> {
-    let last = sorted.len().checked_sub(1)?;
-    let place = fraction.clamp(0.0, 1.0) * last as f64;
-    let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
-    Some(low + (high - low) * place.fract())
-}
-
 /// Ring features of every posterior sample.
 #[derive(Debug, Clone)]
 pub struct RingPosterior {
@@ -65,11 +57,11 @@ pub struct RingPosterior {
 }
 
 impl RingPosterior {
-    /// Measures samples `[S, Y, X]` in Jy/pixel.
-    pub fn measure(samples: ArrayView3<f64>, grid: &Grid, search: &Search) -> Self {
-        let images: Vec<_> = samples.axis_iter(Axis(0)).collect();
+    /// Measures every sample of a cube of sky images in Jy/pixel.
+    pub fn measure(cube: &Cube, search: &Search) -> Self {
+        let images = sky_images(cube);
         Self {
-            rings: images.par_iter().map(|image| ring::measure(*image, grid, search)).collect(),
+            rings: images.par_iter().map(|image| ring::measure(image.view(), &cube.grid, search)).collect(),
             total_flux: images.iter().map(|image| image.sum()).collect(),
         }
     }
@@ -124,11 +116,17 @@ impl RingPosterior {
     }
 }
 
+/// The samples of a cube as images `[Y, X]`, the Z axis summed.
+pub(crate) fn sky_images(cube: &Cube) -> Vec<Array2<f64>> {
+    cube.samples.outer_iter().map(|sample| sample.mapv(f64::from).sum_axis(Axis(0))).collect()
+}
 
 #[cfg(test)]
 mod tests {
+    use ndarray::Array4;
+
     use super::*;
-    use crate::features::ring::tests::BlurredRing;
+    use crate::{features::ring::tests::BlurredRing, grid::Grid};
 
     #[test]
     fn intervals_of_angles_go_around_the_circle() {
@@ -137,22 +135,25 @@ mod tests {
         assert!((interval.q84 - interval.q16 - 13.6).abs() < 1e-9, "{interval:?}");
     }
 
+    fn cube(images: &[&Array2<f64>]) -> Cube {
+        let grid = Grid::sky(64, 160.0 * MICROARCSECOND).unwrap();
+        let samples =
+            Array4::from_shape_fn((images.len(), 1, 64, 64), |(s, _, y, x)| images[s][[y, x]] as f32);
+        Cube { samples, grid, ..crate::io::cube::tests::example() }
+    }
+
     #[test]
     fn samples_without_a_ring_are_counted_not_measured() {
         let grid = Grid::sky(64, 160.0 * MICROARCSECOND).unwrap();
-        let ring = BlurredRing::M87.image(&grid);
-        let blank = ndarray::Array2::zeros((64, 64));
-        let views = [ring.view(), ring.view(), blank.view()];
-        let samples = ndarray::stack(Axis(0), &views).unwrap();
-        let posterior = RingPosterior::measure(samples.view(), &grid, &Search::default());
+        let (ring, blank) = (BlurredRing::M87.image(&grid), Array2::zeros((64, 64)));
+        let posterior = RingPosterior::measure(&cube(&[&ring, &ring, &blank]), &Search::default());
         assert_eq!((posterior.count(), posterior.warnings().len()), (2, 1));
         let summary = posterior.summary();
         let diameter = summary.iter().find(|(name, _)| *name == "ring_diameter_uas").unwrap().1.unwrap();
         assert!((diameter.median - 40.8).abs() < 1.0, "{diameter:?}");
         assert_eq!(posterior.bright_side(), Some(("south", 1.0)));
 
-        let mostly_blank = ndarray::stack(Axis(0), &[ring.view(), blank.view(), blank.view()]).unwrap();
-        let posterior = RingPosterior::measure(mostly_blank.view(), &grid, &Search::default());
+        let posterior = RingPosterior::measure(&cube(&[&ring, &blank, &blank]), &Search::default());
         assert!(posterior.summary().iter().filter(|(_, interval)| interval.is_some()).count() == 1);
     }
 }

@@ -11,8 +11,9 @@ use crate::{grid::Grid, units::MICROARCSECOND};
 const RAYS: usize = 72;
 /// Rays of the first, coarse search for the centre.
 const COARSE_RAYS: usize = 24;
-/// Radii along a ray while the centre is searched, and once it is found.
-const COARSE_RADII: usize = 50;
+/// Radii along a ray in the coarse search, in the fine one, and once the centre is found.
+const COARSE_RADII: usize = 25;
+const SEARCH_RADII: usize = 50;
 const RADII: usize = 200;
 /// A ring's peak radii scatter by less than this fraction of their mean; blobs and noise scatter more.
 const LARGEST_SPREAD: f64 = 0.35;
@@ -120,7 +121,7 @@ fn peak(profile: &[f64]) -> f64 {
 
 /// Coarse grid over the inner half of the field, then a pattern search down to 1/100 pixel.
 fn find_centre(image: &Interpolated, grid: &Grid, outer: f64) -> Option<[f64; 2]> {
-    const COARSE_STEP: f64 = 2.0;
+    const COARSE_STEP: f64 = 3.0;
     const FINEST_STEP: f64 = 0.01;
     let spread = |centre, rays, radii| {
         Rim::trace(image, centre, outer, rays, radii).map_or(f64::INFINITY, |rim| rim.normalised_spread())
@@ -143,13 +144,13 @@ fn find_centre(image: &Interpolated, grid: &Grid, outer: f64) -> Option<[f64; 2]
     if !best.is_finite() {
         return None;
     }
-    best = spread(centre, RAYS, COARSE_RADII);
+    best = spread(centre, RAYS, SEARCH_RADII);
     let mut step = COARSE_STEP / 2.0;
     while step > FINEST_STEP {
         let mut moved = false;
         for (east, north) in [(1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0)] {
             let trial = [centre[0] + east * step * grid.pitch[2], centre[1] + north * step * grid.pitch[1]];
-            let value = spread(trial, RAYS, COARSE_RADII);
+            let value = spread(trial, RAYS, SEARCH_RADII);
             if value < best {
                 (centre, best, moved) = (trial, value, true);
             }
