@@ -1,6 +1,7 @@
 //! The command line: one file per command, errors to stderr, results to stdout.
 
 pub mod progress;
+pub mod solvers;
 
 use std::process::ExitCode;
 
@@ -17,7 +18,11 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// The posterior samplers.
+    #[command(subcommand)]
+    Solvers(solvers::Solvers),
+}
 
 /// Runs the program on the process's arguments and returns its exit status.
 ///
@@ -42,5 +47,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<ExitCode> {
-    match command {}
+    match command {
+        Command::Solvers(command) => command.run(),
+    }
 }

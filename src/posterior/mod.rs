@@ -1,10 +1,15 @@
 //! The posterior engine: solvers, the one loop that runs them, and the checks of their output.
 
+mod catalogue;
 pub mod gibbs;
 pub mod hmc;
 pub mod langevin;
+pub mod ppm;
 pub mod run;
+mod sequence;
 pub mod solver;
 mod thinning;
 
+pub use catalogue::{Correction, CorrectionSettings, Entry, SolverSettings, StartSettings, catalogue};
+pub use sequence::{Continue, PriorDraws, Sequence};
 pub use solver::{Solver, Step};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::Tensor;
 
-use crate::{Result, instrument::Problem, prior::Denoiser, rng::Rng};
+use crate::{Error, Result, instrument::Problem, prior::Denoiser, rng::Rng};
 
 /// Named tensors: the state of a solver in a checkpoint.
 pub type TensorMap = HashMap<String, Tensor>;
@@ -46,4 +46,18 @@ pub trait Solver: Send {
     /// # Errors
     /// A tensor is missing or has another shape.
     fn restore(&mut self, state: TensorMap) -> Result<()>;
+}
+
+/// Takes the tensor `name` of the given shape out of a state.
+///
+/// # Errors
+/// It is missing or has another shape.
+pub fn take(state: &mut TensorMap, name: &str, shape: &[usize]) -> Result<Tensor> {
+    match state.remove(name) {
+        Some(tensor) if tensor.dims() == shape => Ok(tensor),
+        _ => {
+            let problem = format!("has no `{name}` of shape {shape:?}; resume with the same settings");
+            Err(Error::config("checkpoint", problem))
+        }
+    }
 }

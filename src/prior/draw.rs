@@ -4,10 +4,16 @@ use candle_core::Tensor;
 
 use crate::{Result, compute::Compute, prior::Denoiser, rng::Rng};
 
-/// Images that pass through the denoiser together; fixed, so that results do not depend on the thread count.
-pub const BATCH: usize = 8;
 /// Curvature of the noise schedule (Karras et al. 2022, eq. 5).
 const RHO: f64 = 7.0;
+/// Pixels of all images of a batch together: small enough to bound memory, large enough to keep the cores busy.
+const BATCH_PIXELS: usize = 32768;
+
+/// Number of images that pass through a denoiser together. It depends on their size alone, so that results depend
+/// neither on the number of images nor on that of threads.
+pub fn batch_size(shape: [usize; 3]) -> usize {
+    (BATCH_PIXELS / shape.iter().product::<usize>().max(1)).max(1)
+}
 
 /// `count` independent draws `[count, Z, Y, X]` of `prior` by `steps` steps of Heun's method on the probability-flow
 /// equation dx/ds = (x - D(x, s)) / s (Karras et al. 2022, algorithm 1): 2 `steps` - 1 evaluations a draw.
@@ -24,8 +30,9 @@ pub fn draws(
     let levels = noise_levels(prior.noise_range(), steps);
     let [z, y, x] = prior.shape();
     let mut done = Vec::new();
-    for start in (0..count).step_by(BATCH) {
-        let batch = BATCH.min(count - start);
+    let size = batch_size([z, y, x]);
+    for start in (0..count).step_by(size) {
+        let batch = size.min(count - start);
         let noise = rng.normals(&[batch, z, y, x], compute)?;
         let mut image = (noise * levels[0])?;
         for pair in levels.windows(2) {

@@ -1,0 +1,236 @@
+//! The solvers by name: their settings, what they need, and how a run gets one.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Result,
+    compute::Compute,
+    instrument::Problem,
+    posterior::{
+        Solver,
+        gibbs::{Gibbs, GibbsSettings},
+        langevin::{Langevin, LangevinSettings},
+        ppm::{Ppm, PpmSettings},
+        sequence::{Continue, PriorDraws, Sequence},
+    },
+    prior::Denoiser,
+    rng::Rng,
+};
+
+/// A solver with all its settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SolverSettings {
+    /// Principled Posterior Matching, then a correction.
+    Ppm {
+        /// The variational stage.
+        #[serde(default)]
+        matching: PpmSettings,
+        /// What makes its particles calibrated draws.
+        #[serde(default)]
+        correction: CorrectionSettings,
+    },
+    /// Annealed split Gibbs sampling from draws of the prior.
+    Gibbs {
+        /// The chains.
+        #[serde(default)]
+        start: StartSettings,
+        /// The sampler.
+        #[serde(default)]
+        sampling: GibbsSettings,
+    },
+    /// Kinetic Langevin dynamics from draws of the prior.
+    Langevin {
+        /// The chains.
+        #[serde(default)]
+        start: StartSettings,
+        /// The sampler.
+        #[serde(default)]
+        sampling: LangevinSettings,
+    },
+}
+
+/// Where chains start that no variational stage precedes: at draws of the prior.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StartSettings {
+    /// Number of chains.
+    pub chains: usize,
+    /// Steps of Heun's method for each draw.
+    pub draw_steps: usize,
+}
+
+impl Default for StartSettings {
+    fn default() -> Self {
+        Self { chains: 32, draw_steps: 18 }
+    }
+}
+
+/// Which sampler continues from the particles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Correction {
+    /// Split Gibbs for singular likelihoods, kinetic Langevin dynamics for smooth ones.
+    #[default]
+    Auto,
+    /// Split Gibbs sampling.
+    Gibbs,
+    /// Kinetic Langevin dynamics.
+    Langevin,
+    /// None: the particles are the result, and their spread is too small where data are precise.
+    None,
+}
+
+/// The sampler after the variational stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CorrectionSettings {
+    /// Which one.
+    pub kind: Correction,
+    /// Settings of split Gibbs sampling.
+    pub gibbs: GibbsSettings,
+    /// Settings of kinetic Langevin dynamics.
+    pub langevin: LangevinSettings,
+}
+
+impl Default for CorrectionSettings {
+    fn default() -> Self {
+        // Particles already lie within about one standard deviation of the posterior.
+        let gibbs = GibbsSettings { start_level: 1.0, anneal: 60, ..GibbsSettings::default() };
+        Self { kind: Correction::Auto, gibbs, langevin: LangevinSettings::default() }
+    }
+}
+
+impl Default for SolverSettings {
+    fn default() -> Self {
+        Self::Ppm { matching: PpmSettings::default(), correction: CorrectionSettings::default() }
+    }
+}
+
+impl SolverSettings {
+    /// The default settings of the solver `name`, none if there is no such solver.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "ppm" => Some(Self::default()),
+            "gibbs" => Some(Self::Gibbs { start: Default::default(), sampling: Default::default() }),
+            "langevin" => Some(Self::Langevin { start: Default::default(), sampling: Default::default() }),
+            _ => None,
+        }
+    }
+
+    /// Number of chains or particles.
+    pub fn chains(&self) -> usize {
+        match self {
+            Self::Ppm { matching, .. } => matching.particles,
+            Self::Gibbs { start, .. } | Self::Langevin { start, .. } => start.chains,
+        }
+    }
+
+    /// The solver for a problem; `rng` draws what a solver needs before its first step.
+    ///
+    /// # Errors
+    /// Settings that cannot work, or a prior that the solver cannot use.
+    pub fn build(
+        &self,
+        problem: &Problem,
+        prior: &dyn Denoiser,
+        rng: &Rng,
+        compute: &Compute,
+    ) -> Result<Box<dyn Solver>> {
+        let (first, next): (Box<dyn Solver>, Continue) = match self.clone() {
+            Self::Ppm { matching, correction } => {
+                let first = Box::new(Ppm::new(matching, prior, rng, compute)?);
+                match correction.after_ppm(problem.is_singular()) {
+                    Some(next) => (first, next),
+                    None => return Ok(first),
+                }
+            }
+            Self::Gibbs { start, sampling } => (start.draws(prior, compute)?, gibbs(sampling)),
+            Self::Langevin { start, sampling } => (start.draws(prior, compute)?, langevin(sampling)),
+        };
+        let [z, y, x] = prior.shape();
+        let start = Tensor::zeros((self.chains(), z, y, x), compute.dtype, &compute.device)?;
+        Ok(Box::new(Sequence::new(first, start, next)?))
+    }
+}
+
+impl StartSettings {
+    fn draws(&self, prior: &dyn Denoiser, compute: &Compute) -> Result<Box<dyn Solver>> {
+        Ok(Box::new(PriorDraws::new(prior, self.chains, self.draw_steps, compute)?))
+    }
+}
+
+impl CorrectionSettings {
+    fn after_ppm(self, singular: bool) -> Option<Continue> {
+        match self.kind {
+            Correction::Auto if singular => Some(gibbs(self.gibbs)),
+            Correction::Gibbs => Some(gibbs(self.gibbs)),
+            Correction::Auto | Correction::Langevin => Some(langevin(self.langevin)),
+            Correction::None => None,
+        }
+    }
+}
+
+fn gibbs(settings: GibbsSettings) -> Continue {
+    Box::new(move |start| Ok(Box::new(Gibbs::new(settings.clone(), start)?)))
+}
+
+fn langevin(settings: LangevinSettings) -> Continue {
+    Box::new(move |start| Ok(Box::new(Langevin::new(settings.clone(), start)?)))
+}
+
+/// One solver as `antumbra solvers list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// Name for `--solver`.
+    pub name: &'static str,
+    /// What it does.
+    pub summary: &'static str,
+    /// What it needs of prior and likelihood.
+    pub needs: &'static [&'static str],
+}
+
+/// All solvers, the default first.
+pub fn catalogue() -> &'static [Entry] {
+    &[
+        Entry {
+            name: "ppm",
+            summary: "Principled Posterior Matching with particles, then split Gibbs or Langevin correction",
+            needs: &["trainable prior", "likelihood gradient"],
+        },
+        Entry {
+            name: "gibbs",
+            summary: "annealed split Gibbs sampling from prior draws: slow, reliable, any likelihood",
+            needs: &["denoiser", "likelihood gradient"],
+        },
+        Entry {
+            name: "langevin",
+            summary: "kinetic Langevin dynamics from prior draws: one mode, best for smooth likelihoods",
+            needs: &["denoiser", "likelihood gradient"],
+        },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_solver_of_the_catalogue_has_settings_that_survive_yaml() {
+        for entry in catalogue() {
+            let settings = SolverSettings::named(entry.name).unwrap();
+            let yaml = serde_yaml::to_string(&settings).unwrap();
+            assert_eq!(serde_yaml::from_str::<SolverSettings>(&yaml).unwrap(), settings, "{yaml}");
+        }
+    }
+
+    #[test]
+    fn settings_may_be_partial_but_not_unknown() {
+        let partial = "name: ppm\nmatching:\n  steps: 7\n  auxiliary:\n    adaptation:\n      low_rank: 4\n";
+        let SolverSettings::Ppm { matching, .. } = serde_yaml::from_str(partial).unwrap() else { panic!() };
+        assert_eq!((matching.steps, matching.particles), (7, PpmSettings::default().particles));
+        assert!(serde_yaml::from_str::<SolverSettings>("name: ppm\nmatching:\n  stepz: 7\n").is_err());
+        assert!(serde_yaml::from_str::<SolverSettings>("name: ppm\nmaching:\n  steps: 7\n").is_err());
+    }
+}

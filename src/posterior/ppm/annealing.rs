@@ -1,0 +1,135 @@
+//! The weight of the likelihood while it rises, and the resampling of particles that keeps mode weights right.
+
+use crate::rng::Rng;
+
+/// Share of the particles that must count before they are resampled, and with which the first weight is chosen.
+const EFFECTIVE_SHARE: f64 = 0.5;
+
+/// Particle weights of sequential Monte Carlo along p(x) p(y|x)^w, w rising geometrically to 1 (Neal 2001; Del Moral
+/// et al. 2006).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Annealing {
+    first: f64,
+    steps: usize,
+    /// Log weight of each particle relative to the present likelihood weight.
+    pub log_weights: Vec<f64>,
+}
+
+impl Annealing {
+    /// Rises to 1 within `steps` steps, from a first weight at which half of the prior draws with these log likelihoods
+    /// still count. The particles carry the log weights of that first step.
+    pub fn new(log_likelihoods: &[f64], steps: usize) -> Self {
+        let half = EFFECTIVE_SHARE * log_likelihoods.len() as f64;
+        let (mut low, mut high) = (f64::MIN_POSITIVE.ln(), 0.0);
+        for _ in 0..60 {
+            let middle = 0.5 * (low + high);
+            let counting = effective_count(&scaled(log_likelihoods, f64::exp(middle)));
+            if counting > half { low = middle } else { high = middle }
+        }
+        let first = if steps == 0 { 1.0 } else { high.exp() };
+        Self { first, steps, log_weights: scaled(log_likelihoods, first) }
+    }
+
+    /// Continues with known values.
+    pub fn resume(first: f64, steps: usize, log_weights: Vec<f64>) -> Self {
+        Self { first, steps, log_weights }
+    }
+
+    /// Weight of the likelihood at the first step.
+    pub fn first(&self) -> f64 {
+        self.first
+    }
+
+    /// Weight of the likelihood at a step.
+    pub fn weight(&self, step: usize) -> f64 {
+        let remaining = 1.0 - (step as f64 / self.steps.max(1) as f64).min(1.0);
+        self.first.powf(remaining)
+    }
+
+    /// Moves on to `step`: particles with these log likelihoods gain weight by the rise of the likelihood. Returns the
+    /// indices of the particles that take the places of all, or none while enough of them count.
+    pub fn advance(&mut self, step: usize, log_likelihoods: &[f64], rng: &mut Rng) -> Option<Vec<usize>> {
+        if step > 0 {
+            let rise = self.weight(step) - self.weight(step - 1);
+            self.log_weights.iter_mut().zip(log_likelihoods).for_each(|(w, l)| *w += rise * l);
+        }
+        let count = self.log_weights.len();
+        let counting = effective_count(&self.log_weights);
+        let uniform = counting > (1.0 - 1e-9) * count as f64;
+        let last = step == self.steps && !uniform;
+        if counting > EFFECTIVE_SHARE * count as f64 && !last {
+            return None;
+        }
+        let chosen = systematic(&self.log_weights, rng.uniform());
+        self.log_weights = vec![0.0; count];
+        Some(chosen)
+    }
+}
+
+fn scaled(values: &[f64], factor: f64) -> Vec<f64> {
+    values.iter().map(|v| factor * v).collect()
+}
+
+/// Weights relative to the largest.
+fn relative(log_weights: &[f64]) -> Vec<f64> {
+    let largest = log_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    log_weights.iter().map(|w| (w - largest).exp()).collect()
+}
+
+/// Kish's effective number of particles, (sum w)^2 / sum w^2.
+fn effective_count(log_weights: &[f64]) -> f64 {
+    let weights = relative(log_weights);
+    weights.iter().sum::<f64>().powi(2) / weights.iter().map(|w| w * w).sum::<f64>()
+}
+
+/// Systematic resampling: as many indices as weights, index i about in proportion to its weight (Kitagawa 1996).
+fn systematic(log_weights: &[f64], offset: f64) -> Vec<usize> {
+    let weights = relative(log_weights);
+    let step = weights.iter().sum::<f64>() / weights.len() as f64;
+    let (mut chosen, mut reached) = (Vec::with_capacity(weights.len()), 0.0);
+    for (index, weight) in weights.iter().enumerate() {
+        reached += weight;
+        while chosen.len() < weights.len() && (chosen.len() as f64 + offset) * step < reached {
+            chosen.push(index);
+        }
+    }
+    // Rounding may leave the last place open.
+    chosen.resize(weights.len(), weights.len() - 1);
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn likelihood_rises_from_half_the_particles_counting_to_full() {
+        let log_likelihoods: Vec<f64> = (0..100).map(|i| -50.0 * f64::from(i)).collect();
+        let annealing = Annealing::new(&log_likelihoods, 10);
+        let counting = effective_count(&scaled(&log_likelihoods, annealing.weight(0)));
+        assert!((counting - 50.0).abs() < 1e-6, "{counting}");
+        assert!((0..12).all(|k| annealing.weight(k + 1) >= annealing.weight(k)));
+        assert_eq!(annealing.weight(10), 1.0);
+    }
+
+    #[test]
+    fn resampling_is_in_proportion_to_the_weights() {
+        let log_weights: Vec<f64> = [1.0, 2.0, 5.0, 0.0, 2.0].map(f64::ln).into();
+        let mut counts = [0.0_f64; 5];
+        for i in 0..100 {
+            systematic(&log_weights, f64::from(i) / 100.0).into_iter().for_each(|k| counts[k] += 0.01);
+        }
+        let expected = [0.5, 1.0, 2.5, 0.0, 1.0];
+        assert!(counts.iter().zip(expected).all(|(c, e)| (c - e).abs() < 0.03), "{counts:?}");
+    }
+
+    #[test]
+    fn resampled_weights_are_equal_at_full_likelihood() {
+        let mut annealing = Annealing::new(&[0.0, -1.0, -3.0, -9.0], 2);
+        let mut rng = Rng::new(1);
+        for step in 0..3 {
+            annealing.advance(step, &[0.0, -1.0, -3.0, -9.0], &mut rng);
+        }
+        assert_eq!(annealing.log_weights, [0.0; 4]);
+    }
+}
