@@ -2,6 +2,7 @@
 
 pub mod progress;
 pub mod solvers;
+pub mod train;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,7 @@ enum Command {
     /// The posterior samplers.
     #[command(subcommand)]
     Solvers(solvers::Solvers),
+    Train(train::Train),
 }
 
 /// Runs the program on the process's arguments and returns its exit status.
@@ -49,5 +51,6 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Solvers(command) => command.run(),
+        Command::Train(train) => train.run(),
     }
 }

@@ -1,11 +1,14 @@
 //! Priors: what images look like, known through a denoiser.
 
+pub mod card;
 pub mod draw;
 pub mod gaussian;
+pub mod images;
 pub mod mixture;
 pub mod residual;
 pub mod reverse;
 pub mod simulate;
+pub mod train;
 pub mod unet;
 pub mod weights;
 

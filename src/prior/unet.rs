@@ -22,7 +22,7 @@ use crate::{
 
 /// Shape of a network and the range it is made for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Architecture {
     /// Image side in pixels.
     pub pixels: usize,

@@ -1,0 +1,416 @@
+//! Training of a diffusion prior: denoising at random noise levels, Adam, averaged weights.
+
+use std::collections::{BTreeMap, HashMap};
+
+use candle_core::{DType, Device, Tensor, Var, backprop::GradStore};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Denoiser, Scaling, Trainable,
+    images::{ImageSet, TrainingImages, batch},
+    unet::{Architecture, UNet},
+};
+use crate::{
+    Error, Result,
+    compute::Compute,
+    rng::Rng,
+    tensor::adam::{Adam, AdamSettings},
+};
+
+/// Images that pass through the network together; fixed, so that results do not depend on the thread count.
+const MICRO_BATCH: usize = 4;
+/// Noise levels at which the held-out loss is measured, network unit.
+pub const EVALUATION_LEVELS: [f64; 8] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
+
+/// How a prior is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainSettings {
+    /// Seed of weights, noise and order.
+    pub seed: u64,
+    /// Number of optimiser steps.
+    pub steps: usize,
+    /// Images per step.
+    pub batch: usize,
+    /// Largest learning rate.
+    pub learning_rate: f64,
+    /// Steps over which the learning rate rises; it then falls as a cosine to zero.
+    pub warmup: usize,
+    /// Longest memory of the averaged weights, steps.
+    pub average: usize,
+    /// Longest gradient.
+    pub max_gradient_norm: f64,
+    /// Mean of ln(noise level) of the log-normal part, in units of the data's standard deviation.
+    pub log_level_mean: f64,
+    /// Its standard deviation.
+    pub log_level_std: f64,
+    /// Share of levels drawn log-uniformly from the whole range instead.
+    pub uniform_share: f64,
+    /// Steps between two checkpoints.
+    pub checkpoint_every: usize,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            steps: 20_000,
+            batch: 16,
+            learning_rate: 1e-3,
+            warmup: 200,
+            average: 1000,
+            max_gradient_norm: 1.0,
+            log_level_mean: -0.4,
+            log_level_std: 1.4,
+            uniform_share: 0.25,
+            checkpoint_every: 250,
+        }
+    }
+}
+
+impl TrainSettings {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// The first one that is out of range.
+    pub fn validate(&self) -> Result<()> {
+        let counts =
+            [("steps", self.steps), ("batch", self.batch), ("checkpoint_every", self.checkpoint_every)];
+        let rates = [("learning_rate", self.learning_rate), ("max_gradient_norm", self.max_gradient_norm)];
+        if let Some((name, _)) = counts.iter().find(|(_, count)| !(1..=100_000_000).contains(count)) {
+            return Err(Error::config(format!("training.{name}"), "must be at least 1"));
+        }
+        if let Some((name, _)) = rates.iter().find(|(_, rate)| !(*rate > 0.0 && rate.is_finite())) {
+            return Err(Error::config(format!("training.{name}"), "must be positive"));
+        }
+        Ok(())
+    }
+
+    /// Linear rise, then a cosine to zero.
+    fn learning_rate(&self, step: usize) -> f64 {
+        let rise = ((step + 1) as f64 / self.warmup.max(1) as f64).min(1.0);
+        let progress = step as f64 / self.steps as f64;
+        self.learning_rate * rise * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+    }
+
+    fn noise_level(&self, architecture: &Architecture, rng: &mut Rng) -> f64 {
+        let (low, high) = architecture.noise_range;
+        let uniform = rng.uniform() < self.uniform_share;
+        let level = if uniform {
+            low * (high / low).powf(rng.uniform())
+        } else {
+            architecture.data_std * (self.log_level_mean + self.log_level_std * rng.normal()).exp()
+        };
+        level.clamp(low, high)
+    }
+}
+
+/// A training under way.
+pub struct Training {
+    settings: TrainSettings,
+    compute: Compute,
+    network: UNet,
+    optimiser: Adam,
+    average: Vec<(String, Tensor)>,
+    scaling: Scaling,
+    rng: Rng,
+}
+
+impl Training {
+    /// Starts from random weights. `scaling` maps network units to the images' unit.
+    ///
+    /// # Errors
+    /// Settings out of range.
+    pub fn new(
+        settings: TrainSettings,
+        architecture: Architecture,
+        scaling: Scaling,
+        compute: &Compute,
+    ) -> Result<Self> {
+        settings.validate()?;
+        let rng = Rng::new(settings.seed);
+        let network = UNet::new(architecture, &rng.stream("weights", 0), compute)?;
+        let adam =
+            AdamSettings { max_gradient_norm: Some(settings.max_gradient_norm), ..AdamSettings::default() };
+        let optimiser = Adam::new(network.variables(), adam)?;
+        let average = copies(&network.variables())?;
+        Ok(Self { settings, compute: compute.clone(), network, optimiser, average, scaling, rng })
+    }
+
+    /// Starts from the weights of another prior of the same architecture.
+    ///
+    /// # Errors
+    /// Weights that do not fit.
+    pub fn start_from(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        for (name, variable) in self.network.variables() {
+            let tensor =
+                tensors.get(&name).filter(|tensor| tensor.dims() == variable.dims()).ok_or_else(|| {
+                    Error::config(
+                        "start_from",
+                        format!("no fitting weight `{name}`; use a prior of the same architecture"),
+                    )
+                })?;
+            variable.set(&tensor.to_dtype(variable.dtype())?.to_device(variable.device())?)?;
+        }
+        self.average = copies(&self.network.variables())?;
+        Ok(())
+    }
+
+    /// Number of finished steps.
+    pub fn finished(&self) -> usize {
+        self.optimiser.steps()
+    }
+
+    /// One optimiser step; returns the loss of its images.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] if the gradient is not finite.
+    pub fn step(&mut self, images: &ImageSet) -> Result<f64> {
+        let step = self.finished();
+        let rng = self.rng.stream("step", step as u64);
+        let starts: Vec<_> = (0..self.settings.batch).step_by(MICRO_BATCH).collect();
+        let parts: Vec<(f64, GradStore)> = starts
+            .par_iter()
+            .map(|&start| {
+                let size = MICRO_BATCH.min(self.settings.batch - start);
+                self.gradient(images, size, &mut rng.stream("images", start as u64))
+            })
+            .collect::<Result<_>>()?;
+        let mut sum = 0.0;
+        let mut total: Option<GradStore> = None;
+        for (loss, gradients) in parts {
+            sum += loss;
+            match &mut total {
+                Some(total) => total.extend(gradients)?,
+                None => total = Some(gradients),
+            }
+        }
+        if let Some(gradients) = total {
+            self.optimiser.step(&gradients, self.settings.learning_rate(step))?;
+        }
+        self.update_average()?;
+        Ok(sum)
+    }
+
+    /// This part's share of the batch's loss, and its gradient.
+    fn gradient(&self, images: &ImageSet, size: usize, rng: &mut Rng) -> Result<(f64, GradStore)> {
+        let clean = batch(images, self.scaling, size, rng, &self.compute)?;
+        let levels = (0..size)
+            .map(|_| self.settings.noise_level(self.network.architecture(), rng))
+            .collect::<Vec<_>>();
+        let losses = denoising_losses(&self.network, &clean, &levels, rng, &self.compute)?;
+        let loss = (losses.sum_all()? / self.settings.batch as f64)?;
+        Ok((loss.to_dtype(DType::F64)?.to_scalar::<f64>()?, loss.backward()?))
+    }
+
+    /// Exponential average whose memory grows with the number of steps (Karras et al. 2022, appendix F.3).
+    fn update_average(&mut self) -> Result<()> {
+        let memory = (self.finished() as f64 / 10.0).clamp(1.0, self.settings.average.max(1) as f64);
+        let keep = (-1.0 / memory).exp();
+        for ((_, average), (_, variable)) in self.average.iter_mut().zip(self.network.variables()) {
+            *average = ((&*average * keep)? + (variable.as_tensor().detach() * (1.0 - keep))?)?;
+        }
+        Ok(())
+    }
+
+    /// The denoiser with averaged weights.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn averaged(&self) -> Result<UNet> {
+        let tensors = self.average.iter().cloned().collect();
+        UNet::fixed(self.network.architecture().clone(), tensors, &self.compute)
+    }
+
+    /// Mean loss of the averaged weights on held-out images at each of [`EVALUATION_LEVELS`]; the same noise each time.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn held_out_losses(&self, images: &ImageSet) -> Result<Vec<(f64, f64)>> {
+        let network = self.averaged()?;
+        let rng = self.rng.stream("held out", 0);
+        let levels = EVALUATION_LEVELS.len();
+        let mean = |(which, &level): (usize, &f64)| {
+            let mine: Vec<usize> = (which..images.len()).step_by(levels).collect();
+            let mut sum = 0.0;
+            for (part, indices) in mine.chunks(MICRO_BATCH).enumerate() {
+                let values: Vec<f64> = indices.iter().flat_map(|&i| images.turned(i, 0)).collect();
+                let [z, y, x] = network.shape();
+                let clean = self.compute.tensor(values, &[indices.len(), z, y, x])?;
+                let clean = self.scaling.to_network(&clean)?;
+                let mut rng = rng.stream("noise", (which * images.len() + part) as u64);
+                let losses =
+                    denoising_losses(&network, &clean, &vec![level; indices.len()], &mut rng, &self.compute)?;
+                sum += losses.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+            }
+            Ok((level, sum / mine.len().max(1) as f64))
+        };
+        EVALUATION_LEVELS.par_iter().enumerate().map(mean).collect()
+    }
+
+    /// Everything needed to continue.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn state(&self) -> Result<HashMap<String, Tensor>> {
+        let mut state = self.optimiser.state()?;
+        state.extend(self.average.iter().map(|(name, tensor)| (format!("average.{name}"), tensor.clone())));
+        Ok(state)
+    }
+
+    /// Continues from [`Training::state`].
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape.
+    pub fn restore(&mut self, state: &HashMap<String, Tensor>) -> Result<()> {
+        self.optimiser.restore(state)?;
+        for (name, average) in &mut self.average {
+            let stored = state.get(&format!("average.{name}")).ok_or_else(|| {
+                Error::config(
+                    "checkpoint",
+                    format!("`average.{name}` is missing; use the checkpoint of this training"),
+                )
+            })?;
+            *average = stored.to_device(average.device())?;
+        }
+        Ok(())
+    }
+}
+
+fn copies(variables: &[(String, Var)]) -> Result<Vec<(String, Tensor)>> {
+    let copy = |(name, variable): &(String, Var)| Ok((name.clone(), variable.as_tensor().copy()?.detach()));
+    variables.iter().map(copy).collect()
+}
+
+/// Weighted squared errors `[B]` of denoised images, mean over pixels: weight (s^2 + c^2) / (s c)^2, which makes the loss
+/// of an untrained network about 1 at every noise level (Karras et al. 2022, table 1).
+fn denoising_losses(
+    network: &UNet,
+    clean: &Tensor,
+    levels: &[f64],
+    rng: &mut Rng,
+    compute: &Compute,
+) -> Result<Tensor> {
+    let size = levels.len();
+    let std = network.data_std();
+    let weights = levels.iter().map(|s| (s * s + std * std) / (s * std).powi(2)).collect();
+    let weights = compute.tensor(weights, &[size])?;
+    let levels = compute.tensor(levels.to_vec(), &[size])?;
+    let noise = rng.normals(clean.dims(), compute)?.broadcast_mul(&levels.reshape((size, 1, 1, 1))?)?;
+    let error = (network.denoise(&(clean + noise)?, &levels)? - clean)?;
+    Ok((error.sqr()?.flatten_from(1)?.mean(1)? * weights)?)
+}
+
+/// Images of a training, with the scaling that gives them mean 0 and standard deviation `data_std`.
+pub fn scaling_of(images: &TrainingImages, data_std: f64) -> Scaling {
+    let (mean, std) = images.training.moments();
+    let unit = std / data_std;
+    Scaling { unit, dark: -mean / unit }
+}
+
+/// Reads a checkpoint.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn read_state(file: &std::path::Path) -> Result<HashMap<String, Tensor>> {
+    candle_core::safetensors::load(file, &Device::Cpu)
+        .map_err(|e| Error::format(file, "checkpoint", e.to_string().lines().next().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gaussian blobs of width 1 pixel at random places.
+    fn blobs(count: usize, seed: u64) -> ImageSet {
+        let rng = Rng::new(seed);
+        let image = |index: usize| {
+            let mut rng = rng.stream("blob", index as u64);
+            let (y0, x0) = (2.0 + 4.0 * rng.uniform(), 2.0 + 4.0 * rng.uniform());
+            let value = move |i: usize| {
+                let (y, x) = ((i / 8) as f64 - y0, (i % 8) as f64 - x0);
+                (0.16 * (-0.5 * (x * x + y * y)).exp()) as f32
+            };
+            (0..64).map(value)
+        };
+        ImageSet::new((0..count).flat_map(image).collect(), 8).unwrap()
+    }
+
+    fn training(steps: usize) -> (Training, TrainingImages) {
+        let images = TrainingImages { training: blobs(64, 1), held_out: blobs(32, 2) };
+        let architecture = Architecture {
+            pixels: 8,
+            widths: vec![8, 16],
+            embedding: 16,
+            groups: 4,
+            ..Architecture::default()
+        };
+        let settings =
+            TrainSettings { steps, batch: 8, warmup: 5, learning_rate: 5e-3, ..TrainSettings::default() };
+        let scaling = scaling_of(&images, architecture.data_std);
+        (Training::new(settings, architecture, scaling, &Compute::cpu()).unwrap(), images)
+    }
+
+    fn bytes(training: &Training) -> BTreeMap<String, Vec<u32>> {
+        let bits = |tensor: &Tensor| {
+            let tensor = tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+            tensor.to_vec1::<f32>().unwrap().iter().map(|v| v.to_bits()).collect()
+        };
+        training.state().unwrap().iter().map(|(name, tensor)| (name.clone(), bits(tensor))).collect()
+    }
+
+    #[test]
+    fn training_lowers_the_held_out_loss_at_every_informative_level() {
+        let (mut training, images) = training(150);
+        let before = training.held_out_losses(&images.held_out).unwrap();
+        (0..150).for_each(|_| _ = training.step(&images.training).unwrap());
+        let after = training.held_out_losses(&images.held_out).unwrap();
+        for ((level, before), (_, after)) in before.iter().zip(&after) {
+            // At other levels next to nothing, or next to everything, is noise.
+            if (0.1..=3.0).contains(level) {
+                assert!(*after < 0.75 * before, "{level}: {before} {after}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_resumed_training_on_other_threads_repeats_the_bytes() {
+        let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let (mut whole, images) = training(6);
+        pool(1).install(|| (0..6).for_each(|_| _ = whole.step(&images.training).unwrap()));
+        let (mut first, _) = training(6);
+        let (mut second, _) = training(6);
+        pool(2).install(|| {
+            (0..3).for_each(|_| _ = first.step(&images.training).unwrap());
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("checkpoint.safetensors");
+            candle_core::safetensors::save(&first.state().unwrap(), &file).unwrap();
+            second.restore(&read_state(&file).unwrap()).unwrap();
+            (3..6).for_each(|_| _ = second.step(&images.training).unwrap());
+        });
+        assert_eq!(bytes(&whole), bytes(&second));
+    }
+
+    #[test]
+    fn levels_cover_the_whole_range() {
+        let (training, _) = training(1);
+        let mut rng = Rng::new(0);
+        let architecture = training.network.architecture();
+        let levels: Vec<f64> =
+            (0..4000).map(|_| training.settings.noise_level(architecture, &mut rng)).collect();
+        let share =
+            |low: f64, high: f64| levels.iter().filter(|s| (low..high).contains(*s)).count() as f64 / 4000.0;
+        assert!(share(0.005, 0.02) > 0.02 && share(0.1, 1.0) > 0.4 && share(10.0, 80.0) > 0.04);
+        assert!(levels.iter().all(|s| (0.005..=80.0).contains(s)));
+    }
+
+    #[test]
+    fn the_learning_rate_rises_and_falls_to_zero() {
+        let settings =
+            TrainSettings { steps: 100, warmup: 10, learning_rate: 1.0, ..TrainSettings::default() };
+        assert!(settings.learning_rate(0) < 0.11 && settings.learning_rate(10) > 0.95);
+        assert!(settings.learning_rate(99) < 1e-3);
+        assert!(TrainSettings { batch: 0, ..settings }.validate().is_err());
+    }
+}
