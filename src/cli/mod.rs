@@ -1,9 +1,11 @@
 //! The command line: one file per command, errors to stderr, results to stdout.
 
+pub mod inspect;
 pub mod progress;
 pub mod solvers;
 pub mod train;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -20,6 +22,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Inspect(inspect::Inspect),
     /// The posterior samplers.
     #[command(subcommand)]
     Solvers(solvers::Solvers),
@@ -48,8 +51,14 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Writes results to stdout. That nobody reads them any more (`| head`) is not an error.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
 fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Inspect(inspect) => inspect.run(),
         Command::Solvers(command) => command.run(),
         Command::Train(train) => train.run(),
     }

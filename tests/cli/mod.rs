@@ -1,1 +1,3 @@
 //! The real binary in a fresh directory: exit codes, messages, files.
+
+mod inspect;

@@ -1,1 +1,5 @@
 //! Headers, help texts and malformed files.
+
+mod raw_uvfits;
+mod uvfits_damage;
+mod uvfits_traps;

@@ -1,7 +1,7 @@
 //! Laws that every implementation of a trait must obey.
 
 mod exact_priors;
+mod images;
 mod imports;
 mod run_loop;
-
-mod images;
+mod uvfits;

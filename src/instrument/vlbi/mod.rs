@@ -6,5 +6,6 @@ pub mod fourier;
 pub mod likelihood;
 pub mod observation;
 pub mod problem;
+pub mod statistics;
 
 pub use observation::{Observation, Station, Visibility};

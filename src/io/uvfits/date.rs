@@ -1,7 +1,7 @@
 //! Calendar dates and sidereal time of modified Julian dates.
 
 /// `2017-04-05` for a modified Julian date.
-pub(super) fn calendar_date(mjd: f64) -> String {
+pub fn calendar_date(mjd: f64) -> String {
     // Days since 1 March of year 0 of the Gregorian calendar, counted in cycles of 400 years.
     const CYCLE: i64 = 146_097;
     let days = mjd.floor() as i64 + 678_881;

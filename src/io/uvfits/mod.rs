@@ -18,6 +18,7 @@ use crate::Result;
 use crate::instrument::vlbi::{Observation, Station};
 
 pub use axes::Hand;
+pub use date::calendar_date;
 pub use read::read;
 
 /// Everything in a UVFITS file that imaging needs, hands, IFs and channels kept apart.

@@ -48,10 +48,12 @@ pub fn read(path: &Path) -> Result<UvData> {
 
 fn primary(file: &FitsReader) -> Result<Hdu> {
     let primary = &file.units()[0];
-    if primary.has_groups() {
-        return Ok(primary.clone());
-    }
-    let problem = if primary.axes.is_empty() {
+    let problem = if primary.has_groups() {
+        match primary.header.integer("GCOUNT") {
+            Some(1..) => return Ok(primary.clone()),
+            _ => "GCOUNT is missing or 0: the file holds no visibilities",
+        }
+    } else if primary.axes.is_empty() {
         "no visibilities in the primary unit (no random groups); if this is FITS-IDI or a table, convert it to UVFITS"
     } else {
         "this is a FITS image, not UVFITS visibilities (no random groups); give a UVFITS file"
