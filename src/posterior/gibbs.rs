@@ -208,7 +208,7 @@ impl Solver for Gibbs {
         }
         self.point = Some(point);
         let lost = self.lost(problem);
-        let due = self.round % self.settings.restart.every.max(1) == 0 && self.round > 0;
+        let due = self.round > 0 && self.round.is_multiple_of(self.settings.restart.every.max(1));
         let early = level > self.settings.restart.level * prior.data_std();
         let restarted = if due && early { self.restart(&lost, rng)? } else { 0 };
         self.kept.offer(self.round, &self.x);

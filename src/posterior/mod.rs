@@ -1,6 +1,7 @@
 //! The posterior engine: solvers, the one loop that runs them, and the checks of their output.
 
 mod catalogue;
+pub mod chains;
 pub mod gibbs;
 pub mod hmc;
 pub mod langevin;
