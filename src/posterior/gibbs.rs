@@ -15,6 +15,7 @@ use crate::{
     instrument::Problem,
     posterior::{
         Solver, Step,
+        diagnostics::{LOST, below_better_half, scatter},
         hmc::{self, Point, QUARTER_TURN, Reference, StepSizes},
         solver::TensorMap,
         thinning::Thinning,
@@ -86,7 +87,7 @@ pub struct Restart {
 
 impl Default for Restart {
     fn default() -> Self {
-        Self { threshold: 4.0, level: 0.2, every: 5 }
+        Self { threshold: LOST, level: 0.2, every: 5 }
     }
 }
 
@@ -136,12 +137,6 @@ impl Gibbs {
         prior.data_std() * s.start_level * (s.final_level / s.start_level).powf(fraction)
     }
 
-    /// Chains that are lost by the rule of [`Restart`].
-    fn lost(&self, problem: &Problem) -> Vec<bool> {
-        let data: usize = problem.likelihoods.iter().map(|likelihood| likelihood.count()).sum();
-        lost(&self.fit, self.settings.restart.threshold * (data as f64 / 2.0).sqrt())
-    }
-
     /// Replaces lost chains by copies of the others and says how many there were.
     fn restart(&mut self, lost: &[bool], rng: &mut Rng) -> Result<usize> {
         let sources = replacements(lost, rng);
@@ -155,14 +150,6 @@ impl Gibbs {
         self.fit = sources.iter().map(|&i| self.fit[i]).collect();
         Ok(lost.iter().filter(|lost| **lost).count())
     }
-}
-
-/// Which fits lie more than `margin` below the median of the better half.
-fn lost(fit: &[f64], margin: f64) -> Vec<bool> {
-    let mut sorted = fit.to_vec();
-    sorted.sort_by(|a, b| b.total_cmp(a));
-    let reference = sorted.get(sorted.len().div_ceil(2) / 2).copied().unwrap_or(f64::NAN);
-    fit.iter().map(|&fit| fit < reference - margin).collect()
 }
 
 /// For each chain the chain it continues: itself, or for a lost one another, all of them used equally often.
@@ -207,7 +194,7 @@ impl Solver for Gibbs {
             *fit = if fit.is_finite() { *fit + RECENT * (now - *fit) } else { *now };
         }
         self.point = Some(point);
-        let lost = self.lost(problem);
+        let lost = below_better_half(&self.fit, self.settings.restart.threshold * scatter(problem));
         let due = self.round > 0 && self.round.is_multiple_of(self.settings.restart.every.max(1));
         let early = level > self.settings.restart.level * prior.data_std();
         let restarted = if due && early { self.restart(&lost, rng)? } else { 0 };

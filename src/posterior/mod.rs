@@ -2,6 +2,7 @@
 
 mod catalogue;
 pub mod chains;
+pub mod diagnostics;
 pub mod gibbs;
 pub mod hmc;
 pub mod langevin;
@@ -10,6 +11,7 @@ pub mod run;
 mod sequence;
 pub mod solver;
 mod thinning;
+pub mod truth;
 
 pub use catalogue::{Correction, CorrectionSettings, Entry, SolverSettings, StartSettings, catalogue};
 pub use sequence::{Continue, PriorDraws, Sequence};

@@ -1,0 +1,277 @@
+//! What `diagnostics.json` says of a run: convergence of the chains, fit of every sample, truth where it is known.
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    chains::{self, quantile},
+    hmc::to_host,
+};
+use crate::{Error, Result, instrument::Problem};
+
+/// Samples that pass through the instrument together.
+const BATCH: usize = 64;
+
+/// Blocks along each side of the image in which pixels are averaged before chains are compared.
+const BLOCKS: usize = 8;
+
+/// R-hat above which chains are said to disagree (calibrated runs reach 1.01; 1.1 is the limit of use).
+pub const RHAT_LIMIT: f64 = 1.1;
+
+/// Distance below the better half of the chains, in units of sqrt(M/2) nats for M data, from which a chain is lost.
+pub const LOST: f64 = 4.0;
+
+/// The checks of a run, in the layout of `diagnostics.json`; what is missing is null.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Diagnostics {
+    /// Number of samples.
+    pub samples: usize,
+    /// Number of chains that drew them.
+    pub chains: usize,
+    /// Largest R-hat over the functionals of [`functionals`].
+    pub rhat_max: Option<f64>,
+    /// Smallest effective sample size over the same functionals, centre of the distribution.
+    pub ess_bulk_min: Option<f64>,
+    /// Lower bound on KL(q || p) of the variational stage, nats.
+    pub kl_bound: Option<f64>,
+    /// Chi-square per datum by data product.
+    pub chi2: BTreeMap<String, Fit>,
+    /// Posterior of image features by name, the unit at the name's end.
+    pub features: BTreeMap<String, Interval>,
+    /// Comparison with a known image.
+    pub truth: Truth,
+    /// Whether a simulation-based calibration of this set-up passed; null if none was made.
+    pub calibrated: Option<bool>,
+    /// What the user must know, in words.
+    pub warnings: Vec<String>,
+}
+
+/// Fit of the samples to one data product.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fit {
+    /// Mean over samples.
+    pub mean: f64,
+    /// Chi-square per datum of each sample.
+    pub per_sample: Vec<f64>,
+}
+
+/// Median and central 68 % interval of a feature.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// Median.
+    pub median: f64,
+    /// 16 % quantile.
+    pub q16: f64,
+    /// 84 % quantile.
+    pub q84: f64,
+}
+
+impl Interval {
+    /// The interval of a feature's values over the samples; none without finite values.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+        let at = |probability| quantile(finite.clone(), probability);
+        (!finite.is_empty()).then(|| Self { median: at(0.5), q16: at(0.16), q84: at(0.84) })
+    }
+}
+
+/// Comparison of the samples with a known image, see [`super::truth`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Truth {
+    /// Peak signal-to-noise ratio of the posterior mean, dB.
+    pub psnr_db: Option<f64>,
+    /// Structural similarity of the posterior mean.
+    pub ssim: Option<f64>,
+    /// Fraction of on-source pixels whose central 68 % interval holds the truth.
+    pub coverage_68: Option<f64>,
+    /// The same for 95 %.
+    pub coverage_95: Option<f64>,
+    /// Fair continuous ranked probability score, mean over on-source pixels, image unit.
+    pub crps: Option<f64>,
+}
+
+impl Diagnostics {
+    /// Convergence and fit of `draws` `[chains, draws, Z, Y, X]`, network unit.
+    ///
+    /// # Errors
+    /// Draws of another shape, or those of the problem.
+    pub fn of(problem: &Problem, draws: &Tensor) -> Result<Self> {
+        let [chains, length, z, y, x] = *draws.dims() else {
+            let expected = vec![32, 16, 1, 64, 64];
+            return Err(Error::Shape { what: "posterior draws", expected, found: draws.dims().to_vec() });
+        };
+        let samples = draws.flatten(0, 1)?;
+        let (chi2, likelihood) = fit(problem, &samples)?;
+        let by_chain = |values: &[f64]| values.chunks(length).map(<[f64]>::to_vec).collect::<Vec<_>>();
+        let mut checked = functionals(&samples.reshape((chains * length, z * y, x))?)?;
+        checked.push(likelihood.clone());
+        let (mut rhat_max, mut ess_bulk_min) = (None::<f64>, None::<f64>);
+        for values in &checked {
+            let values = by_chain(values);
+            let (rhat, ess) = (chains::rhat(&values), chains::ess_bulk(&values));
+            if rhat.is_finite() && ess.is_finite() {
+                rhat_max = Some(rhat_max.map_or(rhat, |largest| largest.max(rhat)));
+                ess_bulk_min = Some(ess_bulk_min.map_or(ess, |smallest| smallest.min(ess)));
+            }
+        }
+        let mut found =
+            Self { samples: chains * length, chains, rhat_max, ess_bulk_min, chi2, ..Self::default() };
+        found.warn(&lost(problem, &by_chain(&likelihood)));
+        Ok(found)
+    }
+
+    fn warn(&mut self, lost: &[bool]) {
+        if let Some(rhat) = self.rhat_max.filter(|rhat| *rhat > RHAT_LIMIT) {
+            self.warnings.push(format!(
+                "chains disagree: R-hat {rhat:.2} is above {RHAT_LIMIT}; run longer before trusting the spread"
+            ));
+        }
+        let count = lost.iter().filter(|lost| **lost).count();
+        if count > 0 {
+            self.warnings.push(format!(
+                "{count} of {} chains fit much worse than the others and are part of the samples",
+                lost.len()
+            ));
+        }
+    }
+}
+
+/// Chi-square by data product and the log likelihood of every sample `[S, Z, Y, X]`.
+fn fit(problem: &Problem, samples: &Tensor) -> Result<(BTreeMap<String, Fit>, Vec<f64>)> {
+    let mut per_sample = vec![Vec::new(); problem.likelihoods.len()];
+    let mut log_likelihood = Vec::new();
+    let count = samples.dim(0)?;
+    for start in (0..count).step_by(BATCH) {
+        let predicted = problem.predict(&samples.narrow(0, start, BATCH.min(count - start))?)?;
+        let mut total = vec![0.0; predicted.dim(0)?];
+        for (likelihood, values) in problem.likelihoods.iter().zip(&mut per_sample) {
+            values.extend(to_host(&likelihood.chi2(&predicted)?)?);
+            for (total, value) in total.iter_mut().zip(to_host(&likelihood.log_prob(&predicted)?)?) {
+                *total += value;
+            }
+        }
+        log_likelihood.extend(total);
+    }
+    let named = problem.likelihoods.iter().zip(per_sample).map(|(likelihood, per_sample)| {
+        let mean = per_sample.iter().sum::<f64>() / per_sample.len() as f64;
+        (likelihood.name().to_string(), Fit { mean, per_sample })
+    });
+    Ok((named.collect(), log_likelihood))
+}
+
+/// The functionals on which chains are compared, besides the log likelihood: the sum over all pixels, and the means of
+/// 8 x 8 blocks (fewer in small images) where the mean image exceeds a tenth of its largest block above its darkest.
+///
+/// `samples` is `[S, rows, columns]`; the answer holds S values for each functional.
+///
+/// # Errors
+/// Those of the tensor library.
+pub fn functionals(samples: &Tensor) -> Result<Vec<Vec<f64>>> {
+    let (count, rows, columns) = samples.dims3()?;
+    let pixels = to_host(samples)?;
+    let (down, across) = (rows.div_ceil(BLOCKS).max(1), columns.div_ceil(BLOCKS).max(1));
+    let wide = columns.div_ceil(across);
+    let blocks = wide * rows.div_ceil(down);
+    let mut sums = vec![vec![0.0; count]; blocks + 1];
+    for (sample, image) in pixels.chunks(rows * columns).enumerate() {
+        for (i, value) in image.iter().enumerate() {
+            sums[i / columns / down * wide + i % columns / across][sample] += value;
+            sums[blocks][sample] += value;
+        }
+    }
+    let means: Vec<f64> = sums[..blocks].iter().map(|values| values.iter().sum::<f64>()).collect();
+    let (dark, bright) =
+        means.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
+    let mut kept: Vec<Vec<f64>> = (0..blocks)
+        .filter(|&i| means[i] - dark > 0.1 * (bright - dark))
+        .map(|i| std::mem::take(&mut sums[i]))
+        .collect();
+    kept.extend(sums.pop());
+    Ok(kept)
+}
+
+/// Which chains fit much worse than the others: mean log likelihood more than [`LOST`] sqrt(M/2) nats below the median
+/// of the better half.
+fn lost(problem: &Problem, log_likelihood: &[Vec<f64>]) -> Vec<bool> {
+    let means: Vec<f64> =
+        log_likelihood.iter().map(|chain| chain.iter().sum::<f64>() / chain.len() as f64).collect();
+    below_better_half(&means, LOST * scatter(problem))
+}
+
+/// Scatter of the log likelihood within one mode, nats: sqrt(M/2) for M data.
+pub(crate) fn scatter(problem: &Problem) -> f64 {
+    let data: usize = problem.likelihoods.iter().map(|likelihood| likelihood.count()).sum();
+    (data as f64 / 2.0).sqrt()
+}
+
+/// Which values lie more than `margin` below the median of the better half.
+pub(crate) fn below_better_half(values: &[f64], margin: f64) -> Vec<bool> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    sorted.truncate(values.len().div_ceil(2));
+    let middle = quantile(sorted, 0.5);
+    values.iter().map(|value| *value < middle - margin).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compute::Compute;
+
+    #[test]
+    fn functionals_are_block_means_on_source_and_the_total() {
+        // One bright block of 2 x 2 pixels in a 16 x 16 image, the same in both samples but for a factor.
+        let mut image = vec![0.0; 512];
+        for (sample, value) in [(0, 1.0), (1, 3.0)] {
+            for pixel in [(4, 6), (4, 7), (5, 6), (5, 7)] {
+                image[sample * 256 + pixel.0 * 16 + pixel.1] = value;
+            }
+        }
+        let samples = Compute::cpu().tensor(image, &[2, 16, 16]).unwrap();
+        assert_eq!(functionals(&samples).unwrap(), vec![vec![4.0, 12.0], vec![4.0, 12.0]]);
+    }
+
+    #[test]
+    fn lost_values_lie_below_the_better_half() {
+        assert_eq!(below_better_half(&[-10.0, -12.0, -50.0, -11.0], 20.0), [false, false, true, false]);
+        assert_eq!(below_better_half(&[-10.0], 20.0), [false]);
+        // Even if most chains are lost, the better half decides.
+        assert_eq!(
+            below_better_half(&[-10.0, -90.0, -12.0, -90.0, -90.0], 20.0),
+            [false, true, false, true, true]
+        );
+    }
+
+    /// The names of the contract, and null for what is missing.
+    #[test]
+    fn json_has_the_layout_of_the_contract() {
+        let json = serde_json::to_value(Diagnostics::default()).unwrap();
+        let names: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        let expected = [
+            "samples",
+            "chains",
+            "rhat_max",
+            "ess_bulk_min",
+            "kl_bound",
+            "chi2",
+            "features",
+            "truth",
+            "calibrated",
+            "warnings",
+        ];
+        assert_eq!(names, expected);
+        assert!(json["rhat_max"].is_null() && json["truth"]["coverage_68"].is_null());
+    }
+
+    #[test]
+    fn intervals_ignore_what_is_not_finite() {
+        let mut values: Vec<f64> = (0..101).map(f64::from).collect();
+        values.push(f64::NAN);
+        assert_eq!(Interval::of(&values), Some(Interval { median: 50.0, q16: 16.0, q84: 84.0 }));
+        assert_eq!(Interval::of(&[f64::NAN]), None);
+    }
+}
