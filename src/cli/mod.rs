@@ -1,6 +1,7 @@
 //! The command line: one file per command, errors to stderr, results to stdout.
 
 pub mod inspect;
+pub mod priors;
 pub mod progress;
 pub mod solvers;
 pub mod train;
@@ -23,6 +24,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Inspect(inspect::Inspect),
+    /// The trained priors.
+    #[command(subcommand)]
+    Priors(priors::Priors),
     /// The posterior samplers.
     #[command(subcommand)]
     Solvers(solvers::Solvers),
@@ -59,6 +63,7 @@ fn print(text: &str) {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Inspect(inspect) => inspect.run(),
+        Command::Priors(command) => command.run(),
         Command::Solvers(command) => command.run(),
         Command::Train(train) => train.run(),
     }

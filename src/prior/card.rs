@@ -23,7 +23,11 @@ const LARGEST_WEIGHTS: u64 = 1 << 30;
 const USER_FOLDER: &str = "priors";
 
 /// Priors inside the program: name, card, weights.
-const BUILT_IN: [(&str, &str, &[u8]); 0] = [];
+const BUILT_IN: [(&str, &str, &[u8]); 1] = [(
+    "blackhole64",
+    include_str!("../../data/priors/blackhole64.yaml"),
+    include_bytes!("../../data/priors/blackhole64.safetensors"),
+)];
 
 /// Description of a trained prior.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -296,6 +300,6 @@ mod tests {
         for prior in Prior::all().unwrap() {
             prior.network(&Compute::cpu()).unwrap();
         }
-        assert!(Prior::find("nonesuch").unwrap_err().to_string().contains("nonesuch"));
+        assert!(Prior::find("nonesuch").unwrap_err().to_string().contains("blackhole64"));
     }
 }
