@@ -1,6 +1,7 @@
 //! The command line: one file per command, errors to stderr, results to stdout.
 
 pub mod inspect;
+pub mod plot;
 pub mod priors;
 pub mod progress;
 pub mod solvers;
@@ -24,6 +25,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Inspect(inspect::Inspect),
+    Plot(plot::Plot),
     /// The trained priors.
     #[command(subcommand)]
     Priors(priors::Priors),
@@ -63,6 +65,7 @@ fn print(text: &str) {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Inspect(inspect) => inspect.run(),
+        Command::Plot(plot) => plot.run(),
         Command::Priors(command) => command.run(),
         Command::Solvers(command) => command.run(),
         Command::Train(train) => train.run(),

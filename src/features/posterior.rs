@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ring::{self, Ring, Search};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Median and central 68 % interval of a feature.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// 50 % quantile.
     pub median: f64,

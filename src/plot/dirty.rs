@@ -89,7 +89,7 @@ mod tests {
         let mut pixels = vec![0.0; grid.len()];
         pixels[20 * 32 + 5] = 1.0;
         let uv: Vec<[f64; 2]> =
-            (0..200).map(|k| f64::from(k)).map(|k| [6e9 * (1.7 * k).sin(), 5e9 * (2.9 * k).cos()]).collect();
+            (0..200).map(f64::from).map(|k| [6e9 * (1.7 * k).sin(), 5e9 * (2.9 * k).cos()]).collect();
         let values = visibilities(&pixels, &grid, Pulse::Delta, &uv).unwrap();
         let row = |(&[u, v], &value): (&[f64; 2], &Complex64)| Visibility {
             time: 0.0,

@@ -9,6 +9,7 @@ mod dirty;
 mod export;
 mod posterior;
 mod predicted;
+pub mod report;
 mod residuals;
 mod ring;
 mod sky;
@@ -16,6 +17,7 @@ mod style;
 mod ticks;
 mod traces;
 mod uv;
+mod verdict;
 
 use std::{
     collections::BTreeMap,

@@ -26,6 +26,13 @@ pub struct Beam {
     pub angle: f64,
 }
 
+/// The circle of 20 uas with which the Event Horizon Telescope's images at 230 GHz are shown.
+impl Default for Beam {
+    fn default() -> Self {
+        Self::circle(20.0 * MICROARCSECOND)
+    }
+}
+
 impl Beam {
     /// A circular beam.
     pub fn circle(fwhm: f64) -> Self {

@@ -1,3 +1,4 @@
 //! The real binary in a fresh directory: exit codes, messages, files.
 
 mod inspect;
+mod plot;
