@@ -3,9 +3,12 @@
 pub mod inspect;
 pub mod plot;
 pub mod priors;
+mod compare;
+mod instruments;
 pub mod progress;
 pub mod solvers;
 pub mod train;
+mod simulate;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -33,6 +36,9 @@ enum Command {
     #[command(subcommand)]
     Solvers(solvers::Solvers),
     Train(train::Train),
+    Compare(compare::Compare),
+    Instruments(instruments::Instruments),
+    Simulate(simulate::Simulate),
 }
 
 /// Runs the program on the process's arguments and returns its exit status.
@@ -69,5 +75,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Priors(command) => command.run(),
         Command::Solvers(command) => command.run(),
         Command::Train(train) => train.run(),
+        Command::Compare(command) => command.run(),
+        Command::Instruments(command) => command.run(),
+        Command::Simulate(command) => command.run(),
     }
 }

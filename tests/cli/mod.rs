@@ -2,3 +2,4 @@
 
 mod inspect;
 mod plot;
+mod vlbi;

@@ -5,3 +5,4 @@ mod images;
 mod imports;
 mod run_loop;
 mod uvfits;
+mod vlbi;

@@ -1,3 +1,4 @@
 //! Numbers from the tools that the field trusts.
 
 mod uvfits;
+mod vlbi;

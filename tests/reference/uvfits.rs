@@ -14,7 +14,7 @@ fn reference() -> Value {
 }
 
 /// The file in `data/`, or in the folder of data that may not be shipped; `None` where that is absent.
-fn find(name: &str) -> Option<PathBuf> {
+pub(super) fn find(name: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let shared = std::env::var_os("ANTUMBRA_SHARED").map_or(root.join("../shared"), PathBuf::from);
     let places = [root.join("data").join(name), shared.join("data/eht").join(name)];

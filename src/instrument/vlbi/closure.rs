@@ -47,12 +47,13 @@ struct Stamp<'a> {
 impl<'a> Stamp<'a> {
     fn all(observation: &'a Observation) -> impl Iterator<Item = Self> {
         time_stamps(observation).into_iter().map(move |range| {
+            let time = observation.visibilities[range.start].time;
             let rows = &observation.visibilities[range.clone()];
-            let mut stations: Vec<usize> = rows.iter().flat_map(|row| row.stations).collect();
+            let baselines: BTreeMap<_, _> = rows.iter().map(|row| row.stations).zip(range).collect();
+            let mut stations: Vec<usize> = baselines.keys().flatten().copied().collect();
             stations.sort_unstable();
             stations.dedup();
-            let baselines = rows.iter().map(|row| row.stations).zip(range.clone()).collect();
-            Self { observation, time: observation.visibilities[range.start].time, stations, baselines }
+            Self { observation, time, stations, baselines }
         })
     }
 
@@ -154,6 +155,14 @@ impl Span {
     }
 }
 
+/// The observation without the visibilities that noise dominates, |V| < `snr_cut` sigma, whose closures no Gaussian
+/// describes, and the index that each of the others had.
+pub fn above_noise(observation: &Observation, snr_cut: f64) -> (Observation, Vec<usize>) {
+    let rows = observation.visibilities.iter().enumerate();
+    let (kept, visibilities) = rows.filter(|(_, row)| row.value.norm() >= snr_cut * row.sigma).unzip();
+    (Observation { visibilities, ..observation.clone() }, kept)
+}
+
 /// The triangles of eht-imaging's minimal set: at each time stamp all that hold the first station of the table.
 pub fn minimal_triangles(observation: &Observation) -> Vec<Triangle> {
     let mut triangles = Vec::new();
@@ -243,6 +252,12 @@ impl<const N: usize> Closure<N> {
         self.terms.iter().map(|&(index, factor)| factor * values[index]).sum()
     }
 
+    /// The same closure where visibility `k` has become `new[k]`.
+    pub fn renumbered(mut self, new: &[usize]) -> Self {
+        self.terms.iter_mut().for_each(|(index, _)| *index = new[*index]);
+        self
+    }
+
     /// Standard deviation of the measured closure: the root of the summed (sigma / |V|)^2; radians for a phase.
     pub fn sigma(&self, observation: &Observation) -> f64 {
         let variance = |&(index, _): &(usize, f64)| {
@@ -270,6 +285,12 @@ impl Quadrangle {
 }
 
 impl<const N: usize> ClosureSet<N> {
+    /// The same set where visibility `k` has become `new[k]`.
+    pub fn renumbered(mut self, new: &[usize]) -> Self {
+        self.closures = self.closures.into_iter().map(|closure| closure.renumbered(new)).collect();
+        self
+    }
+
     /// The inverse covariance, and the solver that whitens: L of covariance = L L^T.
     ///
     /// # Errors

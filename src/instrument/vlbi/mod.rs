@@ -1,11 +1,15 @@
 //! Very-long-baseline interferometers: stations, visibilities, closures.
 
+pub mod array;
 pub mod average;
 pub mod closure;
 pub mod fourier;
+pub mod gains;
 pub mod likelihood;
 pub mod observation;
 pub mod problem;
 pub mod statistics;
+pub mod products;
 
 pub use observation::{Observation, Station, Visibility};
+pub use problem::Vlbi;

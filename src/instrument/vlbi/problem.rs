@@ -61,6 +61,9 @@ pub struct Vlbi {
     pub systematic: f64,
     /// What becomes of intra-site baselines. Default: they are left out.
     pub intra_site: IntraSite,
+    /// Visibilities with a smaller signal-to-noise ratio form no closures: phase and log amplitude of noise are not
+    /// Gaussian. Default: 3.
+    pub snr_cut: f64,
     /// Flux density of the compact source, for example `0.6 Jy`. Default: see [`Vlbi::compact_flux`].
     pub flux: Option<String>,
     /// Standard deviation of that flux density, for example `0.1 Jy`.
@@ -80,6 +83,7 @@ impl Default for Vlbi {
             average: Average::Scan,
             systematic: 0.02,
             intra_site: IntraSite::Exclude,
+            snr_cut: 3.0,
             flux: None,
             flux_sigma: None,
             pulse: Pulse::Triangle,
@@ -115,13 +119,16 @@ impl Vlbi {
     /// The observation averaged and with systematic noise, all baselines.
     ///
     /// # Errors
-    /// A systematic fraction outside 0 to 1.
+    /// A systematic fraction outside 0 to 1, or a cut outside 0 to 100.
     pub fn prepare(&self, observation: &Observation) -> Result<Observation> {
         if !(0.0..1.0).contains(&self.systematic) {
             return Err(Error::config(
                 "vlbi.systematic",
                 format!("{} is not a fraction; write 0.02 for 2 %", self.systematic),
             ));
+        }
+        if !(0.0..=100.0).contains(&self.snr_cut) {
+            return Err(Error::config("vlbi.snr_cut", format!("{} is not between 0 and 100", self.snr_cut)));
         }
         let mut prepared = average(observation, self.average);
         add_systematic(&mut prepared, self.systematic);
@@ -217,8 +224,10 @@ pub fn problem(
         Ok(match product {
             DataProduct::Visibility => Box::new(Data::new(ComplexVisibility::new(rows))),
             DataProduct::Amplitude => Box::new(Data::new(Amplitude::new(rows))),
-            DataProduct::ClosurePhase => Box::new(Data::new(ClosurePhase::new(&fitted)?)),
-            DataProduct::LogClosureAmplitude => Box::new(Data::new(LogClosureAmplitude::new(&fitted)?)),
+            DataProduct::ClosurePhase => Box::new(Data::new(ClosurePhase::new(&fitted, settings.snr_cut)?)),
+            DataProduct::LogClosureAmplitude => {
+                Box::new(Data::new(LogClosureAmplitude::new(&fitted, settings.snr_cut)?))
+            }
             DataProduct::Flux => {
                 Box::new(Data::new(TotalFlux { flux: flux.value, sigma: flux.sigma, spacings: rows.len() }))
             }

@@ -64,7 +64,7 @@ impl UvData {
             return None;
         }
         let value = used().map(|average| average.value).sum::<Complex64>() / count;
-        let sigma = used().map(|average| 1.0 / average.weight).sum::<f64>().sqrt() / count;
+        let sigma = used().map(|average| average.sigma().powi(2)).sum::<f64>().sqrt() / count;
         let weight: f64 = used().map(|average| average.weight).sum();
         let frequency = used().map(|average| average.weight * average.frequency).sum::<f64>() / weight;
         Some(in_table_order(record, value, sigma, frequency))
@@ -96,6 +96,14 @@ struct Average {
     value: Complex64,
     weight: f64,
     frequency: f64,
+}
+
+impl Average {
+    /// Noise of each real component, Jy, in single precision like the weights: debiased amplitudes at the level of the
+    /// noise feel the last digit, and other readers round here.
+    fn sigma(&self) -> f64 {
+        f64::from(1.0 / (self.weight as f32).sqrt())
+    }
 }
 
 fn in_table_order(record: &Record, value: Complex64, sigma: f64, frequency: f64) -> Visibility {

@@ -10,9 +10,10 @@ use crate::{
     Error, Result,
     instrument::vlbi::{
         Observation,
-        closure::{
-            ClosureSet, Quadrangle, Triangle, independent_quadrangles, independent_triangles,
-            minimal_quadrangles, minimal_triangles, whiten,
+        closure::{ClosureSet, above_noise, independent_quadrangles, independent_triangles, whiten},
+        products::{
+            MeasuredClosure, closure_phase_fit, closure_phases, log_closure_amplitude_fit,
+            log_closure_amplitudes,
         },
     },
     rng::Rng,
@@ -52,15 +53,16 @@ impl<const N: usize> Measured<N> {
     }
 }
 
-/// Measured closures of all time stamps.
+/// Closures of all time stamps, whose visibility `k` is number `numbers[k]` of `values`.
 fn measure<const N: usize>(
     sets: Vec<ClosureSet<N>>,
+    numbers: &[usize],
     values: &[f64],
     remedy: &str,
 ) -> Result<Vec<Measured<N>>> {
     match sets.is_empty() {
         true => Err(Error::config("data", remedy)),
-        false => sets.into_iter().map(|set| Measured::new(set, values)).collect(),
+        false => sets.into_iter().map(|set| Measured::new(set.renumbered(numbers), values)).collect(),
     }
 }
 
@@ -89,33 +91,24 @@ fn measured_values(observation: &Observation) -> impl Iterator<Item = Complex64>
 #[derive(Debug, Clone)]
 pub struct ClosurePhase {
     sets: Vec<Measured<3>>,
-    /// Triangle, measured phase and sigma, rad.
-    minimal: Vec<(Triangle, f64, f64)>,
+    minimal: Vec<MeasuredClosure<3>>,
     rows: usize,
 }
 
 impl ClosurePhase {
-    /// All closure phases of `observation`.
+    /// Closure phases of all visibilities with |V| >= `snr_cut` sigma.
     ///
     /// # Errors
     /// No triangle, or a visibility without amplitude or noise.
-    pub fn new(observation: &Observation) -> Result<Self> {
+    pub fn new(observation: &Observation, snr_cut: f64) -> Result<Self> {
+        let (kept, numbers) = above_noise(observation, snr_cut);
         let values = phases(measured_values(observation));
-        let minimal = minimal_triangles(observation).into_iter().map(|triangle| {
-            let (phase, sigma) = (triangle.sum(&values), triangle.sigma(observation));
-            (triangle, phase, sigma)
-        });
-        let remedy = "no triangle of stations at any time; closure phases need three stations";
+        let remedy = "no triangle of well-measured visibilities at any time; lower vlbi.snr_cut or fit other data products";
         Ok(Self {
-            minimal: minimal.collect(),
-            sets: measure(independent_triangles(observation)?, &values, remedy)?,
+            minimal: closure_phases(&kept).into_iter().map(|closure| closure.renumbered(&numbers)).collect(),
+            sets: measure(independent_triangles(&kept)?, &numbers, &values, remedy)?,
             rows: observation.visibilities.len(),
         })
-    }
-
-    /// Number of closure phases in eht-imaging's minimal set.
-    pub fn minimal_count(&self) -> usize {
-        self.minimal.len()
     }
 }
 
@@ -164,11 +157,7 @@ impl Product for ClosurePhase {
     }
 
     fn chi2(&self, model: &[Complex64]) -> f64 {
-        let phases = phases(model.iter().copied());
-        let term = |(triangle, phase, sigma): &(Triangle, f64, f64)| {
-            2.0 * (1.0 - (phase - triangle.sum(&phases)).cos()) / (sigma * sigma)
-        };
-        self.minimal.iter().map(term).sum::<f64>() / self.minimal.len() as f64
+        closure_phase_fit(&self.minimal, model).map_or(f64::NAN, |fit| fit.chi2)
     }
 
     fn draw(&self, model: &[Complex64], rng: &mut Rng) -> Vec<f64> {
@@ -231,37 +220,31 @@ fn von_mises(concentration: f64, rng: &mut Rng) -> f64 {
 /// Log closure amplitudes: a Gaussian with the covariance of their noise.
 ///
 /// The datum is ln |V| itself, whose mean exceeds the truth by E1(snr^2 / 2) / 2 only: 0.006 at a signal-to-noise ratio
-/// of 2.5. Chi-square is eht-imaging's: its minimal set, debiased, errors taken as independent.
+/// of 2.5. Below that ln |V| has a long tail and no Gaussian describes it: such visibilities should be cut. Chi-square is eht-imaging's: its minimal set, debiased, errors taken as independent.
 #[derive(Debug, Clone)]
 pub struct LogClosureAmplitude {
     sets: Vec<Measured<4>>,
-    /// Quadrangle, debiased log closure amplitude and sigma.
-    minimal: Vec<(Quadrangle, f64, f64)>,
+    minimal: Vec<MeasuredClosure<4>>,
     rows: usize,
 }
 
 impl LogClosureAmplitude {
-    /// All log closure amplitudes of `observation`.
+    /// Log closure amplitudes of all visibilities with |V| >= `snr_cut` sigma.
     ///
     /// # Errors
     /// No quadrangle, or a visibility without amplitude or noise.
-    pub fn new(observation: &Observation) -> Result<Self> {
+    pub fn new(observation: &Observation, snr_cut: f64) -> Result<Self> {
+        let (kept, numbers) = above_noise(observation, snr_cut);
         let values = log_amplitudes(measured_values(observation));
-        let minimal = minimal_quadrangles(observation).into_iter().map(|quadrangle| {
-            let (value, sigma) = quadrangle.debiased(observation);
-            (quadrangle, value, sigma)
-        });
-        let remedy = "no quadrangle of stations at any time; closure amplitudes need four stations";
+        let remedy = "no quadrangle of well-measured visibilities at any time; lower vlbi.snr_cut or leave log_closure_amplitude out of vlbi.data";
         Ok(Self {
-            minimal: minimal.collect(),
-            sets: measure(independent_quadrangles(observation)?, &values, remedy)?,
+            minimal: log_closure_amplitudes(&kept)
+                .into_iter()
+                .map(|closure| closure.renumbered(&numbers))
+                .collect(),
+            sets: measure(independent_quadrangles(&kept)?, &numbers, &values, remedy)?,
             rows: observation.visibilities.len(),
         })
-    }
-
-    /// Number of log closure amplitudes in eht-imaging's minimal set.
-    pub fn minimal_count(&self) -> usize {
-        self.minimal.len()
     }
 
     fn differences(measured: &Measured<4>, logs: &[f64]) -> DVector<f64> {
@@ -308,11 +291,7 @@ impl Product for LogClosureAmplitude {
     }
 
     fn chi2(&self, model: &[Complex64]) -> f64 {
-        let logs = log_amplitudes(model.iter().copied());
-        let term = |(quadrangle, value, sigma): &(Quadrangle, f64, f64)| {
-            ((value - quadrangle.sum(&logs)) / sigma).powi(2)
-        };
-        self.minimal.iter().map(term).sum::<f64>() / self.minimal.len() as f64
+        log_closure_amplitude_fit(&self.minimal, model).map_or(f64::NAN, |fit| fit.chi2)
     }
 
     fn draw(&self, model: &[Complex64], rng: &mut Rng) -> Vec<f64> {
@@ -388,7 +367,7 @@ mod tests {
     #[test]
     fn closure_phases_have_gradient_and_draws_of_their_density() {
         let (observation, model) = observation();
-        let product = ClosurePhase::new(&observation).unwrap();
+        let product = ClosurePhase::new(&observation, 0.0).unwrap();
         laws::gradient_is_exact(&product, &model);
         laws::draws_fit_the_density(&model, |data| {
             let mut product = product.clone();
@@ -400,7 +379,7 @@ mod tests {
     #[test]
     fn log_closure_amplitudes_have_gradient_and_draws_of_their_density() {
         let (observation, model) = observation();
-        let product = LogClosureAmplitude::new(&observation).unwrap();
+        let product = LogClosureAmplitude::new(&observation, 0.0).unwrap();
         laws::gradient_is_exact(&product, &model);
         laws::draws_fit_the_density(&model, |data| {
             let mut product = product.clone();
@@ -447,8 +426,8 @@ mod tests {
     #[test]
     fn a_dark_image_gives_finite_values() {
         let (observation, _) = observation();
-        finite_when_dark(&ClosurePhase::new(&observation).unwrap());
-        finite_when_dark(&LogClosureAmplitude::new(&observation).unwrap());
+        finite_when_dark(&ClosurePhase::new(&observation, 0.0).unwrap());
+        finite_when_dark(&LogClosureAmplitude::new(&observation, 0.0).unwrap());
     }
 
     fn finite_when_dark(product: &impl Product) {

@@ -1,0 +1,169 @@
+//! Synthetic data: the visibilities of an image behind station gains and thermal noise.
+
+use std::f64::consts::PI;
+
+use rustfft::num_complex::Complex64;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Observation,
+    average::{scans, time_stamps},
+    fourier::Pulse,
+    products::model_visibilities,
+};
+use crate::{Result, grid::Grid, rng::Rng};
+
+/// For how long a station keeps its random phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PhaseGains {
+    /// Phases are not corrupted.
+    None,
+    /// One scan: like data after fringe fitting and phase calibration within the scan, which may be scan-averaged.
+    #[default]
+    Scan,
+    /// One time stamp: such data must not be averaged in time.
+    Stamp,
+}
+
+/// Random station gains; a baseline measures g_1 conj(g_2) V.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GainModel {
+    /// Standard deviation of a station's constant log amplitude.
+    pub offset: f64,
+    /// Standard deviation of its log amplitude from scan to scan.
+    pub scatter: f64,
+    /// How long a phase, drawn from the full circle, lasts.
+    pub phases: PhaseGains,
+}
+
+impl GainModel {
+    /// Perfect stations.
+    pub const NONE: Self = Self { offset: 0.0, scatter: 0.0, phases: PhaseGains::None };
+
+    /// The gain of each visibility, g_1 conj(g_2).
+    fn draw(&self, observation: &Observation, rng: &Rng) -> Vec<Complex64> {
+        let stations = observation.stations.len();
+        let normals = |stream: &str, index: usize, sigma: f64| -> Vec<f64> {
+            let mut rng = rng.stream(stream, index as u64);
+            (0..stations).map(|_| sigma * rng.normal()).collect()
+        };
+        let angles = |index: usize| -> Vec<f64> {
+            let mut rng = rng.stream("phase", index as u64);
+            (0..stations).map(|_| PI * (2.0 * rng.uniform() - 1.0)).collect()
+        };
+        let offsets = normals("offset", 0, self.offset);
+        let mut gains = vec![Complex64::ONE; observation.visibilities.len()];
+        for (index, scan) in scans(observation).into_iter().enumerate() {
+            let scatter = normals("scatter", index, self.scatter);
+            for k in scan {
+                let log = observation.visibilities[k].stations.map(|s| offsets[s] + scatter[s]);
+                gains[k] *= (log[0] + log[1]).exp();
+            }
+        }
+        let stretches = match self.phases {
+            PhaseGains::None => Vec::new(),
+            PhaseGains::Scan => scans(observation),
+            PhaseGains::Stamp => time_stamps(observation),
+        };
+        for (index, stretch) in stretches.into_iter().enumerate() {
+            let phases = angles(index);
+            for k in stretch {
+                let [a, b] = observation.visibilities[k].stations;
+                gains[k] *= Complex64::cis(phases[a] - phases[b]);
+            }
+        }
+        gains
+    }
+}
+
+/// An image in Jy/pixel, row by row from the north-east.
+#[derive(Debug, Clone, Copy)]
+pub struct SkyModel<'a> {
+    /// Pixels, Jy.
+    pub pixels: &'a [f64],
+    /// Their grid.
+    pub grid: &'a Grid,
+    /// Brightness between pixel centres.
+    pub pulse: Pulse,
+}
+
+/// The data that `like` would hold if the sky were `model`: its coverage and sigmas, gains drawn from `gains`, and
+/// thermal noise of those sigmas unless `noise` is false.
+///
+/// # Errors
+/// An image of another size than its grid.
+pub fn simulate(
+    like: &Observation,
+    model: SkyModel<'_>,
+    gains: &GainModel,
+    noise: bool,
+    rng: &Rng,
+) -> Result<Observation> {
+    let exact = model_visibilities(like, model.pixels, model.grid, model.pulse)?;
+    let gains = gains.draw(like, &rng.stream("gains", 0));
+    let mut thermal = rng.stream("noise", 0);
+    let mut simulated = like.clone();
+    for ((row, exact), gain) in simulated.visibilities.iter_mut().zip(exact).zip(gains) {
+        row.value = gain * exact;
+        if noise {
+            row.value += row.sigma * Complex64::new(thermal.normal(), thermal.normal());
+        }
+    }
+    Ok(simulated)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        instrument::vlbi::{
+            array::{Array, Schedule, Source},
+            products::{Fits, closure_phases, log_closure_amplitudes},
+        },
+        units::MICROARCSECOND,
+    };
+
+    fn coverage() -> Observation {
+        let source = Source { name: "M87".into(), ra_deg: 187.7, dec_deg: 12.39, mjd: 57848.0 };
+        let schedule = Schedule { start: 3.6e3, duration: 2.5e4, scan: 60.0, interval: 1200.0 };
+        Array::find("eht2017").unwrap().observe(&source, &schedule).unwrap()
+    }
+
+    #[test]
+    fn gains_change_visibilities_but_not_closures() {
+        let (like, grid) = (coverage(), Grid::sky(8, 80.0 * MICROARCSECOND).unwrap());
+        let pixels: Vec<f64> = (0..64).map(|k| 0.01 * (1 + k % 7) as f64).collect();
+        let model = SkyModel { pixels: &pixels, grid: &grid, pulse: Pulse::Triangle };
+        let gains = |phases| GainModel { offset: 0.2, scatter: 0.1, phases };
+        let clean = simulate(&like, model, &GainModel::NONE, false, &Rng::new(1)).unwrap();
+        let truth: Vec<Complex64> = clean.visibilities.iter().map(|row| row.value).collect();
+        for phases in [PhaseGains::Scan, PhaseGains::Stamp] {
+            let data = simulate(&like, model, &gains(phases), false, &Rng::new(1)).unwrap();
+            let moved =
+                data.visibilities.iter().zip(&truth).filter(|(row, v)| (row.value - *v).norm() > 0.01);
+            assert!(moved.count() > truth.len() / 2);
+            for phase in closure_phases(&data) {
+                assert!((phase.value - phase.predicted(&truth)).sin().abs() < 1e-9);
+            }
+            let mut exact = data.clone();
+            exact.visibilities.iter_mut().for_each(|row| row.sigma = 0.0);
+            for log in log_closure_amplitudes(&exact) {
+                assert!((log.value - log.predicted(&truth)).abs() < 1e-9);
+            }
+        }
+    }
+
+    #[test]
+    fn noise_is_that_of_the_sigmas_and_of_the_seed() {
+        let (like, grid) = (coverage(), Grid::sky(2, 80.0 * MICROARCSECOND).unwrap());
+        let model = SkyModel { pixels: &[0.1, 0.4, 0.2, 0.3], grid: &grid, pulse: Pulse::Delta };
+        let run = |seed| simulate(&like, model, &GainModel::NONE, true, &Rng::new(seed)).unwrap();
+        assert_eq!(run(1), run(1));
+        assert_ne!(run(1), run(2));
+        let truth = model_visibilities(&like, model.pixels, model.grid, model.pulse).unwrap();
+        let chi2 = Fits::new(&run(1), &truth).visibility.unwrap();
+        let error = (chi2.count as f64).sqrt().recip();
+        assert!((chi2.chi2 - 1.0).abs() < 4.0 * error, "{chi2:?}");
+    }
+}
