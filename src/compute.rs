@@ -46,6 +46,15 @@ impl Compute {
         Ok(Self { device, dtype: DType::F32 })
     }
 
+    /// `cpu`, or `cuda:N`.
+    pub fn name(&self) -> String {
+        match self.device.location() {
+            candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+            candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+            candle_core::DeviceLocation::Cpu => "cpu".into(),
+        }
+    }
+
     /// A tensor of this device and precision from host values.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod plot;
 pub mod posterior;
 pub mod prior;
+pub mod reconstruction;
 pub mod rng;
 pub mod tensor;
 pub mod units;

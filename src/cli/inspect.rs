@@ -13,7 +13,7 @@ use crate::io::uvfits::{self, UvData, calendar_date};
 
 /// What a file holds: kind, shape, units, stations, scans, noise.
 #[derive(Debug, clap::Args)]
-pub struct Inspect {
+pub(super) struct Inspect {
     /// UVFITS file.
     data: PathBuf,
     /// Print JSON instead of tables.
@@ -26,7 +26,7 @@ impl Inspect {
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub fn run(&self) -> Result<ExitCode> {
+    pub(super) fn run(&self) -> Result<ExitCode> {
         let data = uvfits::read(&self.data)?;
         let observation = data.observation(&self.data)?;
         let statistics = Statistics::of(&observation);

@@ -1,21 +1,22 @@
 //! The command line: one file per command, errors to stderr, results to stdout.
 
-pub mod inspect;
-pub mod plot;
-pub mod priors;
 mod compare;
+mod inspect;
 mod instruments;
-pub mod progress;
-pub mod solvers;
-pub mod train;
+mod plot;
+mod priors;
+mod progress;
+mod reconstruct;
 mod simulate;
+mod solvers;
+mod train;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// Calibrated posterior images from interferometer files and microscope stacks.
 #[derive(Debug, Parser)]
@@ -27,6 +28,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Reconstruct(Box<reconstruct::Reconstruct>),
     Inspect(inspect::Inspect),
     Plot(plot::Plot),
     /// The trained priors.
@@ -70,6 +72,7 @@ fn print(text: &str) {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Reconstruct(command) => command.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Plot(plot) => plot.run(),
         Command::Priors(command) => command.run(),
@@ -79,4 +82,12 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Instruments(command) => command.run(),
         Command::Simulate(command) => command.run(),
     }
+}
+
+/// Lets all parallel work use so many threads; 0 means all cores.
+fn use_threads(count: usize) -> Result<()> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(count)
+        .build_global()
+        .map_err(|e| Error::config("--threads", e.to_string()))
 }

@@ -28,7 +28,7 @@ use crate::{
 /// A run's figures are drawn again from its samples and records, and the report is written anew. A data file gives
 /// its (u, v) coverage, amplitudes, closure phases and dirty image.
 #[derive(Debug, Args)]
-pub struct Plot {
+pub(super) struct Plot {
     /// Run directory, or UVFITS file.
     input: PathBuf,
     /// File formats.
@@ -58,7 +58,7 @@ impl Plot {
     ///
     /// # Errors
     /// Files that cannot be read or written.
-    pub fn run(&self) -> Result<ExitCode> {
+    pub(super) fn run(&self) -> Result<ExitCode> {
         let is_run = self.input.is_dir();
         let figures = if is_run { self.of_run()? } else { self.of_data()? };
         let home = if is_run { self.input.as_path() } else { Path::new("") };

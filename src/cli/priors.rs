@@ -27,7 +27,7 @@ const STEPS: usize = 32;
 
 /// Arguments of `antumbra priors`.
 #[derive(Debug, Subcommand)]
-pub enum Priors {
+pub(super) enum Priors {
     /// Lists the priors in the folder `priors` and those inside the program.
     List {
         /// Prints an array of objects.
@@ -66,7 +66,7 @@ impl Priors {
     ///
     /// # Errors
     /// An unknown or damaged prior, or a file that cannot be written.
-    pub fn run(self) -> Result<ExitCode> {
+    pub(super) fn run(self) -> Result<ExitCode> {
         match self {
             Self::List { json } => list(json)?,
             Self::Show { prior } => super::print(&config::to_yaml(&Prior::find(&prior)?.card)?),

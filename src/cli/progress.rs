@@ -13,7 +13,7 @@ use crate::posterior::{Step, run::Observer};
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Shows the steps of a run on stderr.
-pub struct Progress {
+pub(super) struct Progress {
     bar: Option<ProgressBar>,
     stage: &'static str,
     last_line: Instant,
@@ -21,7 +21,7 @@ pub struct Progress {
 
 impl Progress {
     /// A bar if stderr is a terminal, plain lines otherwise.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             let template = "{bar:30} {pos}/{len} [{elapsed} < {eta}] {msg}";

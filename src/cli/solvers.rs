@@ -8,7 +8,7 @@ use crate::{Error, Result, posterior::catalogue};
 
 /// Arguments of `antumbra solvers`.
 #[derive(Debug, Subcommand)]
-pub enum Solvers {
+pub(super) enum Solvers {
     /// Lists all solvers, the default first.
     List {
         /// Prints an array of objects.
@@ -22,7 +22,7 @@ impl Solvers {
     ///
     /// # Errors
     /// None that a user can cause.
-    pub fn run(self) -> Result<ExitCode> {
+    pub(super) fn run(self) -> Result<ExitCode> {
         let Self::List { json } = self;
         if json {
             let list = serde_json::to_string_pretty(catalogue())

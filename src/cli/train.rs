@@ -25,7 +25,7 @@ use crate::{
 
 /// Fit a diffusion prior to simulated images.
 #[derive(Debug, Args)]
-pub struct Train {
+pub(super) struct Train {
     /// Settings of the training; examples/train_blackhole64.yaml shows them all.
     run: PathBuf,
     /// Weights file; the card goes beside it with the extension .yaml.
@@ -81,7 +81,7 @@ impl Train {
     ///
     /// # Errors
     /// Wrong settings, files that cannot be written, or a diverged training.
-    pub fn run(&self) -> Result<ExitCode> {
+    pub(super) fn run(&self) -> Result<ExitCode> {
         let settings = self.settings()?;
         if self.output.extension().is_none_or(|extension| extension != "safetensors") {
             return Err(Error::config("--output", "the weights file must end in .safetensors"));

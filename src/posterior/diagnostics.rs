@@ -9,7 +9,7 @@ use super::{
     chains::{self, quantile},
     hmc::to_host,
 };
-use crate::{Error, Result, instrument::Problem};
+use crate::{Error, Result, features::Interval, instrument::Problem};
 
 /// Samples that pass through the instrument together.
 const BATCH: usize = 64;
@@ -56,26 +56,6 @@ pub struct Fit {
     pub mean: f64,
     /// Chi-square per datum of each sample.
     pub per_sample: Vec<f64>,
-}
-
-/// Median and central 68 % interval of a feature.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Interval {
-    /// Median.
-    pub median: f64,
-    /// 16 % quantile.
-    pub q16: f64,
-    /// 84 % quantile.
-    pub q84: f64,
-}
-
-impl Interval {
-    /// The interval of a feature's values over the samples; none without finite values.
-    pub fn of(values: &[f64]) -> Option<Self> {
-        let finite: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
-        let at = |probability| quantile(finite.clone(), probability);
-        (!finite.is_empty()).then(|| Self { median: at(0.5), q16: at(0.16), q84: at(0.84) })
-    }
 }
 
 /// Comparison of the samples with a known image, see [`super::truth`].
@@ -265,13 +245,5 @@ mod tests {
         ];
         assert_eq!(names, expected);
         assert!(json["rhat_max"].is_null() && json["truth"]["coverage_68"].is_null());
-    }
-
-    #[test]
-    fn intervals_ignore_what_is_not_finite() {
-        let mut values: Vec<f64> = (0..101).map(f64::from).collect();
-        values.push(f64::NAN);
-        assert_eq!(Interval::of(&values), Some(Interval { median: 50.0, q16: 16.0, q84: 84.0 }));
-        assert_eq!(Interval::of(&[f64::NAN]), None);
     }
 }

@@ -38,6 +38,8 @@ pub struct Array {
     pub minimum_elevation: f64,
     /// Stations; each has an SEFD.
     pub stations: Vec<Station>,
+    /// Settings of a reconstruction that suit this array, in the layout of a run file.
+    pub reconstruct: serde_json::Value,
 }
 
 /// What the YAML file holds.
@@ -51,6 +53,8 @@ struct RawArray {
     integration: String,
     minimum_elevation: String,
     stations: Vec<RawStation>,
+    #[serde(default)]
+    reconstruct: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -123,6 +127,7 @@ impl Array {
         };
         let array = Self {
             summary: raw.summary,
+            reconstruct: raw.reconstruct.into(),
             frequency_hz,
             bandwidth_hz: quantity(
                 &raw.bandwidth,

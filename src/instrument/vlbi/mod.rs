@@ -8,8 +8,8 @@ pub mod gains;
 pub mod likelihood;
 pub mod observation;
 pub mod problem;
-pub mod statistics;
 pub mod products;
+pub mod statistics;
 
 pub use observation::{Observation, Station, Visibility};
 pub use problem::Vlbi;

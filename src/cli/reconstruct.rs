@@ -1,0 +1,165 @@
+//! `antumbra reconstruct`: sample the posterior; write cube, diagnostics, figures, manifest.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::progress::Progress;
+use crate::{
+    Error, Result,
+    config::{self, Layers},
+    instrument::vlbi::array::Array,
+    reconstruction::{Directory, Reconstruction, Settings},
+};
+
+/// Sample the posterior; write cube, diagnostics, figures and manifest
+#[derive(Debug, Args)]
+pub(super) struct Reconstruct {
+    /// Data file, or a run file (YAML) that names one
+    input: PathBuf,
+    /// Run directory [default: runs/<name of the data file>]
+    #[arg(short, long)]
+    output: Option<PathBuf>,
+    /// Instrument by name or file; its settings go below the run file's
+    #[arg(long)]
+    instrument: Option<String>,
+    /// Prior by name or weights file
+    #[arg(long)]
+    prior: Option<String>,
+    /// Solver by name
+    #[arg(long)]
+    solver: Option<String>,
+    /// Number of posterior samples
+    #[arg(long)]
+    samples: Option<u64>,
+    /// Seed of all random numbers
+    #[arg(long)]
+    seed: Option<u64>,
+    /// auto, cpu or cuda:N
+    #[arg(long)]
+    device: Option<String>,
+    /// Number of threads; 0 means all cores
+    #[arg(short = 'j', long)]
+    threads: Option<u64>,
+    /// Any setting by its dotted path, for example solver.correction.rounds=200; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Continue an interrupted run from its checkpoint
+    #[arg(long)]
+    resume: bool,
+    /// Say what would be done and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Print every setting with its origin and stop
+    #[arg(long)]
+    print_config: bool,
+    /// Replace what the run directory holds
+    #[arg(long, conflicts_with = "resume")]
+    force: bool,
+    /// Draw no figures
+    #[arg(long)]
+    no_plots: bool,
+}
+
+impl Reconstruct {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Settings, files or computations that fail.
+    pub(super) fn run(&self) -> Result<ExitCode> {
+        let layers = self.layers()?;
+        if self.print_config {
+            print!("{}", layers.describe());
+            return Ok(ExitCode::SUCCESS);
+        }
+        let settings: Settings = layers.resolve()?;
+        super::use_threads(settings.threads)?;
+        let directory = self.directory(&settings)?;
+        let reconstruction = Reconstruction::prepare(settings)?;
+        for assumption in &reconstruction.assumptions {
+            eprintln!("assumed: {assumption}");
+        }
+        if self.dry_run {
+            println!("{}", reconstruction.describe());
+            return Ok(ExitCode::SUCCESS);
+        }
+        self.check_free(&directory)?;
+        let stop = stop_on_interrupt()?;
+        let outcome = reconstruction.run(&directory, self.resume, &stop, &mut Progress::new())?;
+        print!("{}", outcome.summary);
+        Ok(if outcome.passed { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+
+    /// Defaults < instrument < run file < environment < `--set` < flags.
+    fn layers(&self) -> Result<Layers> {
+        let mut layers = Layers::defaults(&Settings::default())?;
+        let run_file = is_yaml(&self.input).then(|| config::read_yaml(&self.input)).transpose()?;
+        let named = run_file.as_ref().and_then(|run| run.get("instrument")).and_then(Value::as_str);
+        if let Some(name) = self.instrument.as_deref().or(named) {
+            layers.merge(Array::find(name)?.reconstruct, name);
+        }
+        if let Some(run) = run_file {
+            layers.merge(run, &self.input.display().to_string());
+        } else {
+            layers.merge(json!({ "data": self.input }), "command line");
+        }
+        layers.merge_environment(std::env::vars())?;
+        for setting in &self.set {
+            let (key, value) = setting.split_once('=').ok_or_else(|| {
+                Error::config("--set", format!("`{setting}` is not KEY=VALUE, for example seed=2"))
+            })?;
+            layers.set(key, value, "--set")?;
+        }
+        layers.merge(self.flags(), "flag");
+        Ok(layers)
+    }
+
+    fn flags(&self) -> Value {
+        let mut flags = Map::new();
+        let mut put = |name: &str, value: Option<Value>| value.map(|value| flags.insert(name.into(), value));
+        put("instrument", self.instrument.as_ref().map(|name| json!(name)));
+        put("prior", self.prior.as_ref().map(|name| json!(name)));
+        put("solver", self.solver.as_ref().map(|name| json!({ "name": name })));
+        put("samples", self.samples.map(|count| json!(count)));
+        put("seed", self.seed.map(|seed| json!(seed)));
+        put("device", self.device.as_ref().map(|name| json!(name)));
+        put("threads", self.threads.map(|count| json!(count)));
+        put("plots", self.no_plots.then_some(json!(false)));
+        Value::Object(flags)
+    }
+
+    fn directory(&self, settings: &Settings) -> Result<PathBuf> {
+        if let Some(directory) = &self.output {
+            return Ok(directory.clone());
+        }
+        let data = settings.data.as_deref().ok_or_else(|| Error::config("data", "no data file; name one"))?;
+        Ok(Path::new("runs").join(data.file_stem().unwrap_or_default()))
+    }
+
+    /// Refuses to write over an earlier run without `--force` or `--resume`.
+    fn check_free(&self, directory: &Path) -> Result<()> {
+        if Directory::is_used(directory) && !self.force && !self.resume {
+            let problem =
+                format!("{} holds a run; add --resume, --force, or another -o", directory.display());
+            return Err(Error::config("-o", problem));
+        }
+        Ok(())
+    }
+}
+
+fn is_yaml(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+}
+
+/// A flag that Ctrl-C and SIGTERM set.
+fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))
+        .map_err(|e| Error::config("Ctrl-C", format!("cannot be caught: {e}")))?;
+    Ok(stop)
+}

@@ -1,0 +1,150 @@
+//! From draws to files: cube, diagnostics, figures, report, manifest.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use candle_core::{DType, Device, Tensor};
+use ndarray::Array4;
+
+use super::{Directory, Reconstruction};
+use crate::{
+    Error, Result,
+    features::{RingPosterior, ring::Search},
+    io::{
+        cube::{Cube, Provenance},
+        cube_fits, cube_hdf5,
+    },
+    manifest::{self, Manifest, Stopwatch},
+    plot::{self, Beam, Format, RunFigures, Traces, report},
+    posterior::diagnostics::Diagnostics,
+    units::MICROARCSECOND,
+};
+
+/// Nominal resolution of the Event Horizon Telescope at 230 GHz, drawn for scale.
+const BEAM: f64 = 20.0 * MICROARCSECOND;
+
+/// What a finished run tells its user.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// All checks.
+    pub diagnostics: Diagnostics,
+    /// No check failed.
+    pub passed: bool,
+    /// A few lines for the terminal.
+    pub summary: String,
+}
+
+impl Outcome {
+    /// Writes everything but checkpoint and metrics, which the run loop wrote.
+    pub(super) fn write(run: &Reconstruction, directory: &Directory, mut watch: Stopwatch) -> Result<Self> {
+        let draws = run.solver.draws()?.to_device(&Device::Cpu)?;
+        let draws = thin(&draws, run.settings.samples)?;
+        let cube = cube(run, &draws, directory)?;
+        cube_fits::write(&cube, &directory.file("posterior.fits"))?;
+        cube_hdf5::write(&cube, &directory.file("posterior.h5"))?;
+        let ring = RingPosterior::measure(&cube, &Search::default());
+        let traces = Traces::read(&directory.metrics())?;
+        let mut diagnostics = Diagnostics::of(&run.problem, &draws.to_device(&run.compute.device)?)?;
+        diagnostics.kl_bound = traces.kl_bound.last().map(|point| point[1]);
+        diagnostics.features = features(&ring);
+        diagnostics.warnings.extend(ring.warnings());
+        manifest::write_json(&diagnostics, &directory.file("diagnostics.json"))?;
+        watch.lap("diagnostics");
+        let traces = Traces { rhat: diagnostics.rhat_max, ..traces };
+        let figures = RunFigures {
+            cube: &cube,
+            observation: &run.fitted,
+            pulse: run.settings.vlbi.pulse,
+            beam: Beam::circle(BEAM),
+            ring: &ring,
+            traces: &traces,
+        };
+        let drawn = if run.settings.plots { figures.draw()? } else { Vec::new() };
+        plot::save(&drawn, &directory.file("figures"), &[Format::Png, Format::Svg, Format::Pdf])?;
+        watch.lap("figures");
+        let manifest = manifest(run, directory, watch);
+        manifest.write(&directory.file("manifest.json"))?;
+        let report = directory.file("report.html");
+        report::write(&diagnostics, &manifest, &drawn, &report)?;
+        let summary = summary(&cube, &diagnostics, &report.display().to_string())?;
+        Ok(Self { passed: diagnostics.warnings.is_empty(), diagnostics, summary })
+    }
+}
+
+/// At least `samples` draws `[chains, draws, Z, Y, X]`, the last of each chain, as evenly spaced as they come.
+fn thin(draws: &Tensor, samples: usize) -> Result<Tensor> {
+    let (chains, length) = (draws.dim(0)?, draws.dim(1)?);
+    let kept = samples.div_ceil(chains).clamp(1, length);
+    let index: Vec<u32> = (0..kept).map(|i| ((i + 1) * length / kept - 1) as u32).collect();
+    Ok(draws.index_select(&Tensor::new(index, draws.device())?, 1)?)
+}
+
+fn cube(run: &Reconstruction, draws: &Tensor, directory: &Directory) -> Result<Cube> {
+    let [chains, length, z, y, x] = *draws.dims() else {
+        let expected = vec![1, 1, 1, 64, 64];
+        return Err(Error::Shape { what: "posterior draws", expected, found: draws.dims().to_vec() });
+    };
+    let images = run.problem.scaling.to_image(&draws.to_dtype(DType::F32)?)?;
+    let values: Vec<f32> = images.flatten_all()?.to_vec1()?;
+    let samples = Array4::from_shape_vec((chains * length, z, y, x), values)
+        .map_err(|e| Error::config("posterior draws", e.to_string()))?;
+    Ok(Cube {
+        samples,
+        chains: (0..chains * length).map(|i| (i / length) as u32).collect(),
+        grid: *run.problem.forward.grid(),
+        unit: "Jy/pixel".into(),
+        sky: run.sky(),
+        provenance: Provenance {
+            seed: run.settings.seed,
+            prior: run.settings.prior.clone(),
+            config_sha256: directory.config_sha256.clone(),
+        },
+    })
+}
+
+fn features(ring: &RingPosterior) -> BTreeMap<String, crate::features::Interval> {
+    let found = ring.summary().into_iter();
+    found.filter_map(|(name, interval)| Some((name.to_string(), interval?))).collect()
+}
+
+fn manifest(run: &Reconstruction, directory: &Directory, watch: Stopwatch) -> Manifest {
+    Manifest {
+        version: env!("CARGO_PKG_VERSION").into(),
+        seed: run.settings.seed,
+        inputs: vec![run.input.clone()],
+        prior: run.settings.prior.clone(),
+        prior_sha256: Some(run.card.sha256.clone()),
+        config_sha256: directory.config_sha256.clone(),
+        device: run.compute.name(),
+        threads: rayon::current_num_threads(),
+        assumptions: run.assumptions.clone(),
+        timings: watch.timings(),
+    }
+}
+
+/// The terminal's last words: samples, fit, convergence, features, warnings, path of the report.
+fn summary(cube: &Cube, diagnostics: &Diagnostics, report: &str) -> Result<String> {
+    let mut text = String::new();
+    let number = |value: Option<f64>| value.map_or("unknown".into(), |value| format!("{value:.2}"));
+    let mut line = |line: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{line}");
+    };
+    line(format!("{}: {} samples of {} chains", cube.sky.source, diagnostics.samples, diagnostics.chains));
+    line(format!(
+        "R-hat {}, effective sample size {}",
+        number(diagnostics.rhat_max),
+        number(diagnostics.ess_bulk_min)
+    ));
+    for (product, fit) in &diagnostics.chi2 {
+        line(format!("chi-square per datum, {product}: {:.2}", fit.mean));
+    }
+    for (name, interval) in &diagnostics.features {
+        line(format!("{name}: {:.3} ({:.3} to {:.3})", interval.median, interval.q16, interval.q84));
+    }
+    for warning in &diagnostics.warnings {
+        line(format!("warning: {warning}"));
+    }
+    line(format!("report: {report}"));
+    Ok(text)
+}
