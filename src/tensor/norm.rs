@@ -181,24 +181,25 @@ impl<'a, T: Real> Groups<'a, T> {
     fn moments(&self, group: usize) -> (T, T) {
         let x = self.x(group);
         let count = T::from_f64(x.len() as f64);
-        let mean = lane_sum(x.len(), |i| x[i]) / count;
-        let variance = lane_sum(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / count;
+        let mean = lane_sum(x, x, |x, _| x) / count;
+        let variance = lane_sum(x, x, |x, _| (x - mean) * (x - mean)) / count;
         (mean, T::from_f64(1.0) / (variance + T::from_f64(EPSILON)).root())
     }
 }
 
-/// Sum of `term(0..count)` in 32 running sums, an order that every processor can follow with its vectors.
+/// Sum of `term(a, b)` over two equally long slices in 32 running sums, an order that every processor can follow
+/// with its vectors.
 #[inline(always)]
-fn lane_sum<T: Real>(count: usize, term: impl Fn(usize) -> T) -> T {
+fn lane_sum<T: Real>(a: &[T], b: &[T], term: impl Fn(T, T) -> T) -> T {
     const LANES: usize = 32;
     let mut sums = [T::default(); LANES];
-    let whole = count - count % LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum += term(start + lane);
+    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let tail = a.remainder().iter().zip(b.remainder()).fold(T::default(), |sum, (&a, &b)| sum + term(a, b));
+    for (a, b) in a.zip(b) {
+        for lane in 0..LANES {
+            sums[lane] += term(a[lane], b[lane]);
         }
     }
-    let tail = (whole..count).fold(T::default(), |sum, i| sum + term(i));
     sums.iter().fold(tail, |sum, &part| sum + part)
 }
 
@@ -256,8 +257,8 @@ impl<T: Real> Kernel<T> for Backward<'_, T> {
                 let s = sigmoid(z);
                 *g = gradient * s * (one + z * (one - s));
             }
-            dshift[channel] = lane_sum(pixels, |i| g[i]);
-            dscale[channel] = lane_sum(pixels, |i| g[i] * (x[i] - mean) * inverse);
+            dshift[channel] = lane_sum(g, x, |g, _| g);
+            dscale[channel] = lane_sum(g, x, |g, x| g * (x - mean) * inverse);
             sum += dshift[channel] * scale;
             sum_n += dscale[channel] * scale;
         }

@@ -86,17 +86,18 @@ impl Real for f32 {
     /// 2^n e^r with |r| <= ln(2)/2 and the Taylor polynomial of e^r; free of branches, so that loops vectorise.
     #[inline(always)]
     fn quick_exp(self) -> Self {
-        // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
+        // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
         const ROUND: f32 = 12_582_912.0;
         // ln(2) in two parts, the first with few digits, so that the subtraction is exact.
         const LN2_HIGH: f32 = 0.693_359_4;
         const LN2_LOW: f32 = -2.121_944_4e-4;
-        let x = self.clamp(-87.0, 88.0);
-        let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+        let x = self.max(-87.0).min(88.0);
+        let rounded = x * std::f32::consts::LOG2_E + ROUND;
+        let n = rounded - ROUND;
         let r = x - n * LN2_HIGH - n * LN2_LOW;
         let tail = 1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0)));
         let power = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * tail)));
-        power * f32::from_bits(((n as i32 + 127) as u32) << 23)
+        power * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
     }
 
     #[inline(always)]

@@ -3,3 +3,4 @@
 mod inspect;
 mod plot;
 mod vlbi;
+mod training;
