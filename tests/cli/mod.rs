@@ -2,5 +2,5 @@
 
 mod inspect;
 mod plot;
-mod vlbi;
 mod training;
+mod vlbi;
