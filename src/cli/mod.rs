@@ -1,6 +1,7 @@
 //! The command line: one file per command, errors to stderr, results to stdout.
 
 mod compare;
+mod diagnose;
 mod inspect;
 mod instruments;
 mod plot;
@@ -28,6 +29,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Diagnose(diagnose::Diagnose),
     Reconstruct(Box<reconstruct::Reconstruct>),
     Inspect(inspect::Inspect),
     Plot(plot::Plot),
@@ -72,6 +74,7 @@ fn print(text: &str) {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Diagnose(command) => command.run(),
         Command::Reconstruct(command) => command.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Plot(plot) => plot.run(),

@@ -73,7 +73,7 @@ impl Reconstruct {
     pub(super) fn run(&self) -> Result<ExitCode> {
         let layers = self.layers()?;
         if self.print_config {
-            print!("{}", layers.describe());
+            super::print(&layers.describe());
             return Ok(ExitCode::SUCCESS);
         }
         let settings: Settings = layers.resolve()?;
@@ -84,13 +84,13 @@ impl Reconstruct {
             eprintln!("assumed: {assumption}");
         }
         if self.dry_run {
-            println!("{}", reconstruction.describe());
+            super::print(&format!("{}\n", reconstruction.describe()));
             return Ok(ExitCode::SUCCESS);
         }
         self.check_free(&directory)?;
         let stop = stop_on_interrupt()?;
         let outcome = reconstruction.run(&directory, self.resume, &stop, &mut Progress::new())?;
-        print!("{}", outcome.summary);
+        super::print(&outcome.summary);
         Ok(if outcome.passed { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
 

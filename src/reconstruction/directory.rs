@@ -35,6 +35,18 @@ impl Directory {
         Ok(Self { root: root.to_path_buf(), config_sha256: manifest::sha256(yaml.as_bytes()) })
     }
 
+    /// The directory of a finished run and its settings.
+    ///
+    /// # Errors
+    /// A directory without readable settings.
+    pub fn read(root: &Path) -> Result<(Self, Settings)> {
+        let file = root.join("config.yaml");
+        let yaml = fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
+        let settings =
+            serde_yaml::from_str(&yaml).map_err(|e| Error::format(&file, "YAML", e.to_string()))?;
+        Ok((Self { root: root.to_path_buf(), config_sha256: manifest::sha256(yaml.as_bytes()) }, settings))
+    }
+
     /// True if a run has written there.
     pub fn is_used(root: &Path) -> bool {
         root.join("config.yaml").exists()
@@ -48,6 +60,11 @@ impl Directory {
     /// The solver's state.
     pub fn checkpoint(&self) -> PathBuf {
         self.file("checkpoint.safetensors")
+    }
+
+    /// All checks.
+    pub fn diagnostics(&self) -> PathBuf {
+        self.file("diagnostics.json")
     }
 
     /// One line a step.

@@ -1,5 +1,6 @@
 //! The whole road: a data file in, a run directory with samples, checks and figures out.
 
+mod diagnose;
 mod directory;
 mod outcome;
 mod settings;
@@ -7,8 +8,9 @@ mod settings;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+pub use diagnose::diagnose;
 pub use directory::Directory;
-pub use outcome::Outcome;
+pub use outcome::{Outcome, summary};
 pub use settings::Settings;
 
 use crate::{

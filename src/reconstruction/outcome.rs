@@ -1,7 +1,6 @@
 //! From draws to files: cube, diagnostics, figures, report, manifest.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use candle_core::{DType, Device, Tensor};
 use ndarray::Array4;
@@ -44,11 +43,8 @@ impl Outcome {
         cube_hdf5::write(&cube, &directory.file("posterior.h5"))?;
         let ring = RingPosterior::measure(&cube, &Search::default());
         let traces = Traces::read(&directory.metrics())?;
-        let mut diagnostics = Diagnostics::of(&run.problem, &draws.to_device(&run.compute.device)?)?;
-        diagnostics.kl_bound = traces.kl_bound.last().map(|point| point[1]);
-        diagnostics.features = features(&ring);
-        diagnostics.warnings.extend(ring.warnings());
-        manifest::write_json(&diagnostics, &directory.file("diagnostics.json"))?;
+        let diagnostics = checks(run, &draws, &ring, &traces)?;
+        manifest::write_json(&diagnostics, &directory.diagnostics())?;
         watch.lap("diagnostics");
         let traces = Traces { rhat: diagnostics.rhat_max, ..traces };
         let figures = RunFigures {
@@ -66,9 +62,23 @@ impl Outcome {
         manifest.write(&directory.file("manifest.json"))?;
         let report = directory.file("report.html");
         report::write(&diagnostics, &manifest, &drawn, &report)?;
-        let summary = summary(&cube, &diagnostics, &report.display().to_string())?;
+        let summary = format!("{}: {}report: {}\n", cube.sky.source, summary(&diagnostics), report.display());
         Ok(Self { passed: diagnostics.warnings.is_empty(), diagnostics, summary })
     }
+}
+
+/// All checks of `draws` `[chains, draws, Z, Y, X]`, network unit.
+pub(super) fn checks(
+    run: &Reconstruction,
+    draws: &Tensor,
+    ring: &RingPosterior,
+    traces: &Traces,
+) -> Result<Diagnostics> {
+    let mut diagnostics = Diagnostics::of(&run.problem, &draws.to_device(&run.compute.device)?)?;
+    diagnostics.kl_bound = traces.kl_bound.last().map(|point| point[1]);
+    diagnostics.features = features(ring);
+    diagnostics.warnings.extend(ring.warnings());
+    Ok(diagnostics)
 }
 
 /// At least `samples` draws `[chains, draws, Z, Y, X]`, the last of each chain, as evenly spaced as they come.
@@ -122,29 +132,31 @@ fn manifest(run: &Reconstruction, directory: &Directory, watch: Stopwatch) -> Ma
     }
 }
 
-/// The terminal's last words: samples, fit, convergence, features, warnings, path of the report.
-fn summary(cube: &Cube, diagnostics: &Diagnostics, report: &str) -> Result<String> {
-    let mut text = String::new();
+/// Samples, convergence, fit, features, comparison with a truth, and warnings in a few lines.
+pub fn summary(diagnostics: &Diagnostics) -> String {
     let number = |value: Option<f64>| value.map_or("unknown".into(), |value| format!("{value:.2}"));
-    let mut line = |line: String| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{line}");
-    };
-    line(format!("{}: {} samples of {} chains", cube.sky.source, diagnostics.samples, diagnostics.chains));
-    line(format!(
-        "R-hat {}, effective sample size {}",
-        number(diagnostics.rhat_max),
-        number(diagnostics.ess_bulk_min)
-    ));
-    for (product, fit) in &diagnostics.chi2 {
-        line(format!("chi-square per datum, {product}: {:.2}", fit.mean));
+    let mut lines = vec![
+        format!("{} samples of {} chains", diagnostics.samples, diagnostics.chains),
+        format!(
+            "R-hat {}, effective sample size {}",
+            number(diagnostics.rhat_max),
+            number(diagnostics.ess_bulk_min)
+        ),
+    ];
+    let fits = diagnostics.chi2.iter();
+    lines.extend(fits.map(|(product, fit)| format!("chi-square per datum, {product}: {:.2}", fit.mean)));
+    lines.extend(diagnostics.features.iter().map(|(name, interval)| {
+        format!("{name}: {:.3} ({:.3} to {:.3})", interval.median, interval.q16, interval.q84)
+    }));
+    let truth = &diagnostics.truth;
+    if let (Some(narrow), Some(wide)) = (truth.coverage_68, truth.coverage_95) {
+        lines.push(format!(
+            "truth: 68 % intervals hold {:.0} % and 95 % intervals {:.0} % of the on-source pixels",
+            100.0 * narrow,
+            100.0 * wide
+        ));
+        lines.push(format!("truth: PSNR {} dB, SSIM {}", number(truth.psnr_db), number(truth.ssim)));
     }
-    for (name, interval) in &diagnostics.features {
-        line(format!("{name}: {:.3} ({:.3} to {:.3})", interval.median, interval.q16, interval.q84));
-    }
-    for warning in &diagnostics.warnings {
-        line(format!("warning: {warning}"));
-    }
-    line(format!("report: {report}"));
-    Ok(text)
+    lines.extend(diagnostics.warnings.iter().map(|warning| format!("warning: {warning}")));
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }

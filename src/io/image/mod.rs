@@ -2,6 +2,7 @@
 
 mod celestial;
 mod fits;
+mod regrid;
 mod text;
 
 use std::fs::File;
