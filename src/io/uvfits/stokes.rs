@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use ndarray::Axis;
-use rustfft::num_complex::Complex64;
+use rustfft::num_complex::{Complex32, Complex64};
 
 use super::{Hand, Record, UvData};
 use crate::instrument::vlbi::{Observation, Visibility};
@@ -71,22 +71,26 @@ impl UvData {
     }
 
     /// Inverse-variance mean of one hand over IFs and channels.
+    ///
+    /// In single precision, as the file is, and in the order of operations of eht-imaging: debiased closure amplitudes at
+    /// the level of the noise feel the last digit.
     fn average(&self, index: usize, hand: usize) -> Option<Average> {
         let values = self.values.index_axis(Axis(0), index);
         let weights = self.weights.index_axis(Axis(0), index);
         let (values, weights) = (values.index_axis(Axis(2), hand), weights.index_axis(Axis(2), hand));
         let frequencies = self.frequencies[self.records[index].setup].iter().flatten();
-        let mut sum = Average { value: Complex64::ZERO, weight: 0.0, frequency: 0.0 };
+        let (mut sum, mut total, mut frequency_sum) = (Complex32::ZERO, 0.0f32, 0.0);
         for ((value, weight), frequency) in values.iter().zip(weights).zip(frequencies) {
-            sum.value += value * weight;
-            sum.frequency += frequency * weight;
-            sum.weight += weight;
+            sum += Complex32::new(value.re as f32, value.im as f32) * *weight as f32;
+            total += *weight as f32;
+            frequency_sum += frequency * weight;
         }
-        let weight = sum.weight;
-        (weight > 0.0).then(|| Average {
-            value: sum.value / weight,
+        let weight = f64::from(total);
+        let value = sum * (1.0 / total);
+        (weight > 0.0 && weight.is_finite()).then(|| Average {
+            value: Complex64::new(f64::from(value.re), f64::from(value.im)),
             weight,
-            frequency: sum.frequency / weight,
+            frequency: frequency_sum / weight,
         })
     }
 }
@@ -99,8 +103,7 @@ struct Average {
 }
 
 impl Average {
-    /// Noise of each real component, Jy, in single precision like the weights: debiased amplitudes at the level of the
-    /// noise feel the last digit, and other readers round here.
+    /// Noise of each real component, Jy, in single precision like the weights.
     fn sigma(&self) -> f64 {
         f64::from(1.0 / (self.weight as f32).sqrt())
     }
