@@ -44,6 +44,7 @@ pub fn celestial_keys(
         ("OBSDEC", sky.dec_deg),
         ("FREQ", sky.frequency_hz),
         ("RESTFRQ", sky.frequency_hz),
+        ("MJD", sky.mjd),
         ("MJD-OBS", sky.mjd),
     ] {
         hdu.write_key(fits, key, value)?;

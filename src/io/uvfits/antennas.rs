@@ -9,6 +9,9 @@ use crate::{Error, Result};
 /// Entries of one antenna closer than this are one station, metres.
 const SAME_PLACE: f64 = 1.0;
 
+/// Largest number of stations in one table; baselines can name 2047.
+const MOST_STATIONS: usize = 4096;
+
 /// Stations of all subarrays and their numbers in the file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Antennas {
@@ -45,6 +48,10 @@ impl Antennas {
             let problem = format!("no usable column {name}; write the antenna table again");
             Error::format(file.path(), table.place.clone(), problem)
         };
+        if table.len() > MOST_STATIONS {
+            let problem = format!("{} stations; at most {MOST_STATIONS} can be read", table.len());
+            return Err(Error::format(file.path(), table.place.clone(), problem));
+        }
         let codes = table.text("ANNAME").ok_or_else(|| missing("ANNAME"))?;
         let positions = table.numbers("STABXYZ").ok_or_else(|| missing("STABXYZ"))?;
         let numbers = table.numbers("NOSTA").ok_or_else(|| missing("NOSTA"))?;

@@ -90,60 +90,34 @@ pub(super) struct Axes {
 impl Axes {
     /// Finds the axes in the primary header.
     pub(super) fn find(path: &Path, primary: &Hdu) -> Result<Self> {
-        let header = &primary.header;
-        let mut found = Vec::new();
-        let mut stride = 1;
-        for (index, length) in primary.axes.iter().enumerate().skip(1) {
-            let n = index + 1;
-            let length = *length as usize;
-            let number = |key: &str, default| header.number(&format!("{key}{n}")).unwrap_or(default);
-            let (value, step, reference) = (number("CRVAL", 0.0), number("CDELT", 1.0), number("CRPIX", 1.0));
-            let kind = header.text(&format!("CTYPE{n}")).unwrap_or_default().trim().to_ascii_uppercase();
-            if length == 0 {
-                return Err(Error::format(path, format!("NAXIS{n}"), "is 0: the file holds no visibilities"));
-            }
-            if length > 1 && !["COMPLEX", "STOKES", "FREQ", "IF"].contains(&kind.as_str()) {
-                let problem = format!(
-                    "axis {n} has {length} entries but its type `{kind}` is not one of COMPLEX, \
-                                       STOKES, FREQ, IF; set CTYPE{n} in the header"
-                );
-                return Err(Error::format(path, format!("CTYPE{n}"), problem));
-            }
-            found.push((kind, Axis { length, stride, value, step, reference }));
-            stride *= length;
-        }
-        let axis = |kind: &str| {
-            found.iter().find(|(name, _)| name.split('-').next() == Some(kind)).map(|(_, axis)| *axis)
-        };
-        let missing = |kind: &str| {
+        let found = named_axes(path, primary)?;
+        let axis = |kind: &str| found.iter().find(|(name, _)| name == kind).map(|(_, axis)| *axis);
+        let needed = |kind: &str| {
             let problem = format!("no axis of type {kind}; this is not a UVFITS visibility file");
-            Error::format(path, "CTYPEn of HDU 1", problem)
+            axis(kind).ok_or_else(|| Error::format(path, "CTYPEn of HDU 1", problem))
         };
-        let complex = axis("COMPLEX").ok_or_else(|| missing("COMPLEX"))?;
+        let (complex, stokes, channel) = (needed("COMPLEX")?, needed("STOKES")?, needed("FREQ")?);
         if complex.length != 3 {
             let problem = format!(
-                "the COMPLEX axis has {} entries; 3 are needed (real, imaginary, weight): write the \
-                                   file uncompressed and with weights",
+                "the COMPLEX axis has {} entries; 3 are needed (real, imaginary, weight): write the file uncompressed \
+                 and with weights",
                 complex.length
             );
             return Err(Error::format(path, "axis COMPLEX", problem));
         }
-        let stokes = axis("STOKES").ok_or_else(|| missing("STOKES"))?;
-        let channel = axis("FREQ").ok_or_else(|| missing("FREQ"))?;
         if channel.value <= 0.0 {
             return Err(Error::format(path, "axis FREQ", "CRVAL must be the frequency in Hz, above 0"));
         }
         let one = Axis { length: 1, stride: 0, value: 0.0, step: 1.0, reference: 1.0 };
-        let hands = (0..stokes.length).map(|i| hand(path, stokes.coordinate(i))).collect::<Result<_>>()?;
         Ok(Self {
             complex,
-            hands,
+            hands: (0..stokes.length).map(|i| hand(path, stokes.coordinate(i))).collect::<Result<_>>()?,
             stokes,
             channel,
             intermediate: axis("IF").unwrap_or(one),
             ra: axis("RA").map(|axis| axis.value),
             dec: axis("DEC").map(|axis| axis.value),
-            size: stride,
+            size: found.iter().map(|(_, axis)| axis.length).product(),
         })
     }
 
@@ -151,6 +125,34 @@ impl Axes {
     pub(super) fn position(&self, intermediate: usize, channel: usize, hand: usize) -> usize {
         intermediate * self.intermediate.stride + channel * self.channel.stride + hand * self.stokes.stride
     }
+}
+
+/// Axes 2, 3, ... of the primary unit with their types, up to the projection's `-`; an axis may lack its type.
+fn named_axes(path: &Path, primary: &Hdu) -> Result<Vec<(String, Axis)>> {
+    let header = &primary.header;
+    let mut found = Vec::new();
+    let mut stride = 1;
+    for (index, length) in primary.axes.iter().enumerate().skip(1) {
+        let n = index + 1;
+        let length = *length as usize;
+        let number = |key: &str, default| header.number(&format!("{key}{n}")).unwrap_or(default);
+        let (value, step, reference) = (number("CRVAL", 0.0), number("CDELT", 1.0), number("CRPIX", 1.0));
+        let kind = header.text(&format!("CTYPE{n}")).unwrap_or_default().to_ascii_uppercase();
+        let kind = kind.trim().split('-').next().unwrap_or_default().to_string();
+        if length == 0 {
+            return Err(Error::format(path, format!("NAXIS{n}"), "is 0: the file holds no visibilities"));
+        }
+        if length > 1 && !["COMPLEX", "STOKES", "FREQ", "IF"].contains(&kind.as_str()) {
+            let problem = format!(
+                "axis {n} has {length} entries but its type `{kind}` is not one of COMPLEX, STOKES, FREQ, IF; correct \
+                 CTYPE{n} in the header"
+            );
+            return Err(Error::format(path, format!("CTYPE{n}"), problem));
+        }
+        found.push((kind, Axis { length, stride, value, step, reference }));
+        stride *= length;
+    }
+    Ok(found)
 }
 
 fn hand(path: &Path, code: f64) -> Result<Hand> {

@@ -4,6 +4,9 @@ use super::axes::Axes;
 use crate::io::fits::{FitsReader, Table};
 use crate::{Error, Result};
 
+/// Largest number of frequency setups in one file.
+const MOST_SETUPS: usize = 1000;
+
 /// Channel frequencies by setup.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Frequencies {
@@ -31,8 +34,10 @@ impl Frequencies {
         let offsets = table.numbers("IF FREQ").ok_or_else(|| wrong("no column IF FREQ".to_string()))?;
         let selections = table.numbers("FRQSEL").unwrap_or_default();
         let sidebands = table.numbers("SIDEBAND").unwrap_or_default();
-        if offsets.is_empty() {
-            return Err(wrong("the frequency table has no rows; write the file again".to_string()));
+        if offsets.is_empty() || offsets.len() > MOST_SETUPS {
+            let problem =
+                format!("{} rows; a frequency table has 1 to {MOST_SETUPS}: write it again", offsets.len());
+            return Err(wrong(problem));
         }
         let mut frequencies = Self { selections: Vec::new(), channels: Vec::new() };
         for (row, offsets) in offsets.iter().enumerate() {

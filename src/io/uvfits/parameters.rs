@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::io::fits::Hdu;
+use crate::io::fits::{Hdu, Header};
 use crate::{Error, Result};
 
 /// Julian date of modified Julian date 0.
@@ -11,6 +11,9 @@ const MJD_ZERO: f64 = 2_400_000.5;
 const JULIAN_DATES: std::ops::Range<f64> = MJD_ZERO..2_500_000.0;
 /// Longest baseline component that is believed, light-seconds (ten times the distance of the Moon).
 const LONGEST_BASELINE: f64 = 13.0;
+
+/// Number of random parameters that keywords can name.
+const MOST_PARAMETERS: usize = 999;
 
 /// Where one quantity lies among the parameters: value = raw x scale + zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,19 +71,9 @@ pub(super) struct Group {
 impl Parameters {
     /// Finds the parameters in the primary header.
     pub(super) fn find(path: &Path, primary: &Hdu) -> Result<Self> {
-        let header = &primary.header;
-        let count = header.integer("PCOUNT").and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
-        // The layout was checked against the file's length, so that `count` values exist when there is a group.
-        let mut found = Vec::new();
-        for index in 0..count.min(999) {
-            let n = index + 1;
-            let Some(name) = header.text(&format!("PTYPE{n}")) else { continue };
-            let scale = header.number(&format!("PSCAL{n}")).unwrap_or(1.0);
-            let zero = header.number(&format!("PZERO{n}")).unwrap_or(0.0);
-            let name = name.trim().trim_start_matches('_').to_ascii_uppercase();
-            let name = name.split(['-', ' ']).next().unwrap_or_default().to_string();
-            found.push((name, Parameter { index, scale, zero }));
-        }
+        let count =
+            primary.header.integer("PCOUNT").and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+        let found = named_parameters(&primary.header, count);
         let optional =
             |name: &str| found.iter().find(|(known, _)| known == name).map(|(_, parameter)| *parameter);
         let needed = |name: &str| {
@@ -197,4 +190,17 @@ impl Parameters {
             ""
         }
     }
+}
+
+/// Every parameter by its name up to the projection: `UU---SIN`, `UU--` and `UU` are one, `_DATE` and `DATE` too.
+fn named_parameters(header: &Header, count: usize) -> Vec<(String, Parameter)> {
+    let parameter = |index: usize| {
+        let n = index + 1;
+        let name = header.text(&format!("PTYPE{n}"))?.trim().trim_start_matches('_').to_ascii_uppercase();
+        let name = name.split(['-', ' ']).next().unwrap_or_default().to_string();
+        let scale = header.number(&format!("PSCAL{n}")).unwrap_or(1.0);
+        let zero = header.number(&format!("PZERO{n}")).unwrap_or(0.0);
+        Some((name, Parameter { index, scale, zero }))
+    };
+    (0..count.min(MOST_PARAMETERS)).filter_map(parameter).collect()
 }

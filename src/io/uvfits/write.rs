@@ -7,8 +7,8 @@ use rustfft::num_complex::Complex64;
 
 use super::date::{calendar_date, sidereal_degrees};
 use super::{Hand, Record, UvData};
-use crate::instrument::vlbi::Observation;
 use crate::instrument::vlbi::average::SCAN_GAP;
+use crate::instrument::vlbi::{Observation, Visibility};
 use crate::io::atomic;
 use crate::io::fits::{Column, FitsWriter, Key, Values};
 use crate::{Error, Result};
@@ -23,12 +23,16 @@ const DEGREES_PER_DAY: f64 = 360.985_647_366_29;
 /// The array that AIPS and CASA know; EHT files carry it too.
 const ARRAY: &str = "VLBA";
 
+/// Random parameters of a group; the two dates add up to the Julian date.
+const PARAMETERS: [&str; 8] =
+    ["UU---SIN", "VV---SIN", "WW---SIN", "BASELINE", "DATE", "DATE", "INTTIM", "FREQSEL"];
+
 impl UvData {
     /// Stokes I visibilities as RR and LL that both hold I, each with sqrt(2) times its noise, as the EHT does.
     pub fn from_observation(observation: &Observation) -> Self {
         let rows = &observation.visibilities;
         let frequency = observation.frequency_hz;
-        let record = |row: &crate::instrument::vlbi::Visibility| Record {
+        let record = |row: &Visibility| Record {
             time: row.time,
             integration: row.integration,
             stations: row.stations,
@@ -75,9 +79,38 @@ impl UvData {
     }
 
     fn write_primary(&self, file: &mut FitsWriter, path: &Path) -> Result<()> {
-        let names = ["UU---SIN", "VV---SIN", "WW---SIN", "BASELINE", "DATE", "DATE", "INTTIM", "FREQSEL"];
         let axes = [3, self.hands.len(), self.channels(), self.ifs(), 1, 1];
-        file.groups(&axes, names.len(), self.records.len())?;
+        file.groups(&axes, PARAMETERS.len(), self.records.len())?;
+        self.write_source(file)?;
+        for (index, (kind, value, step)) in self.axes(path)?.into_iter().enumerate() {
+            let n = index + 2;
+            file.key(&format!("CTYPE{n}"), Key::Text(kind))?;
+            for (key, value) in [("CRVAL", value), ("CDELT", step), ("CRPIX", 1.0), ("CROTA", 0.0)] {
+                file.key(&format!("{key}{n}"), Key::Number(value))?;
+            }
+        }
+        for (index, name) in PARAMETERS.iter().enumerate() {
+            let n = index + 1;
+            file.key(&format!("PTYPE{n}"), Key::Text(name))?;
+            file.key(&format!("PSCAL{n}"), Key::Number(1.0))?;
+            file.key(&format!("PZERO{n}"), Key::Number(0.0))?;
+        }
+        file.history("AIPS SORT ORDER = 'TB'")?;
+        file.history("AIPS WTSCAL = 1.0")?;
+        for index in 0..self.records.len() {
+            let (mut parameters, mut array) = (self.parameters(index), self.array(index));
+            if parameters.iter().chain(&array).any(|value| !value.is_finite()) {
+                let problem =
+                    "a value is not finite in single precision; check its visibility, noise and u, v";
+                return Err(Error::format(path, format!("visibility {}", index + 1), problem));
+            }
+            file.group(index, &mut parameters, &mut array)?;
+        }
+        Ok(())
+    }
+
+    /// Keywords of the source, the date and the units.
+    fn write_source(&self, file: &mut FitsWriter) -> Result<()> {
         for (key, value) in [
             ("OBJECT", self.source.as_str()),
             ("TELESCOP", ARRAY),
@@ -98,29 +131,6 @@ impl UvData {
             ("MJD", self.mjd),
         ] {
             file.key(key, Key::Number(value))?;
-        }
-        for (index, (kind, value, step)) in self.axes(path)?.into_iter().enumerate() {
-            let n = index + 2;
-            file.key(&format!("CTYPE{n}"), Key::Text(kind))?;
-            for (key, value) in [("CRVAL", value), ("CDELT", step), ("CRPIX", 1.0), ("CROTA", 0.0)] {
-                file.key(&format!("{key}{n}"), Key::Number(value))?;
-            }
-        }
-        for (index, name) in names.iter().enumerate() {
-            file.key(&format!("PTYPE{}", index + 1), Key::Text(name))?;
-            file.key(&format!("PSCAL{}", index + 1), Key::Number(1.0))?;
-            file.key(&format!("PZERO{}", index + 1), Key::Number(0.0))?;
-        }
-        file.history("AIPS SORT ORDER = 'TB'")?;
-        file.history("AIPS WTSCAL = 1.0")?;
-        for index in 0..self.records.len() {
-            let (mut parameters, mut array) = (self.parameters(index), self.array(index));
-            if parameters.iter().chain(&array).any(|value| !value.is_finite()) {
-                let problem =
-                    "a value is not finite in single precision; check its visibility, noise and u, v";
-                return Err(Error::format(path, format!("visibility {}", index + 1), problem));
-            }
-            file.group(index, &mut parameters, &mut array)?;
         }
         Ok(())
     }
@@ -189,6 +199,11 @@ impl UvData {
             ("SEFD", "JY", Values::Double(1, sefds)),
         ];
         file.table("AIPS AN", count, &columns)?;
+        self.write_array(file)
+    }
+
+    /// Keywords of the antenna table: Earth's rotation, frame, polarisation.
+    fn write_array(&self, file: &mut FitsWriter) -> Result<()> {
         for (key, value) in [
             ("ARRAYX", 0.0),
             ("ARRAYY", 0.0),
