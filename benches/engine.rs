@@ -5,8 +5,12 @@ use std::path::Path;
 
 use antumbra::{
     compute::Compute,
-    instrument::vlbi,
+    instrument::{Problem, vlbi},
     io::uvfits,
+    posterior::{
+        Solver,
+        ppm::{Ppm, PpmSettings},
+    },
     prior::{Adaptation, Denoiser, Scaling, Trainable, card::Prior, unet::UNet},
     rng::Rng,
     tensor::value_and_gradient,
@@ -18,15 +22,19 @@ fn main() {
     divan::main();
 }
 
-/// Log likelihood and gradient of 32 images of 64 x 64: closures and flux of M87, day 095, scan-averaged.
-#[divan::bench]
-fn likelihood_gradient(bencher: Bencher) {
+/// Closures and flux of M87, day 095, scan-averaged.
+fn m87() -> Problem {
     let file = "data/SR1_M87_2017_095_lo_hops_netcal_StokesI.uvfits";
     let data = uvfits::read_observation(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
-    let compute = Compute::cpu();
     let scaling = Scaling { unit: 1e-3, dark: -0.5 };
-    let problem = vlbi::problem::problem(&data, &vlbi::Vlbi::default(), scaling, &compute).unwrap();
-    let images = Rng::new(1).normals(&[32, 1, 64, 64], &compute).unwrap();
+    vlbi::problem::problem(&data, &vlbi::Vlbi::default(), scaling, &Compute::cpu()).unwrap()
+}
+
+/// Log likelihood and gradient of 32 images of 64 x 64.
+#[divan::bench]
+fn likelihood_gradient(bencher: Bencher) {
+    let problem = m87();
+    let images = Rng::new(1).normals(&[32, 1, 64, 64], &Compute::cpu()).unwrap();
     bencher.bench_local(|| problem.log_likelihood_and_gradient(&images).unwrap());
 }
 
@@ -68,4 +76,14 @@ fn weight_gradient(bencher: Bencher, batch: usize, adaptation: Adaptation) {
     let (network, noisy, level) = default_prior(batch);
     let copy: Box<dyn Trainable> = network.trainable(adaptation, &mut Rng::new(1)).unwrap();
     bencher.bench(|| loss(&*copy, &noisy, &level).unwrap().sum_all().unwrap().backward().unwrap());
+}
+
+/// One step of Principled Posterior Matching with 8 particles of 64 x 64: 16 images through both denoisers and back.
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn ppm_step_of_8_particles(bencher: Bencher) {
+    let (problem, (prior, ..), rng) = (m87(), default_prior(1), Rng::new(2));
+    let settings = PpmSettings { particles: 8, draw_steps: 2, ..PpmSettings::default() };
+    let mut ppm = Ppm::new(settings, &prior, &rng, &Compute::cpu()).unwrap();
+    ppm.step(&problem, &prior, &mut rng.stream("step", 0)).unwrap();
+    bencher.bench_local(|| ppm.step(&problem, &prior, &mut rng.stream("step", 1)).unwrap());
 }

@@ -44,22 +44,24 @@ impl Auxiliary {
     }
 
     /// Moves the weights against `gradient` of their training loss, then trains on fresh noise around `particles`
-    /// until [`AuxiliarySettings::updates`] are done.
+    /// until [`AuxiliarySettings::updates`] are done, all at `decay` times the learning rate.
     ///
     /// # Errors
     /// A gradient that is not finite.
     pub fn update(
         &mut self,
         gradient: &GradStore,
+        decay: f64,
         particles: &Tensor,
         levels: &NoiseLevels,
         rng: &mut Rng,
     ) -> Result<()> {
-        self.optimiser.step(gradient, self.settings.learning_rate)?;
+        let learning_rate = decay * self.settings.learning_rate;
+        self.optimiser.step(gradient, learning_rate)?;
         for _ in 1..self.settings.updates {
             let chosen = some(particles, self.settings.batch, rng)?;
             let (_, gradient) = auxiliary_loss(&chosen, self.denoiser(), levels, rng)?;
-            self.optimiser.step(&gradient, self.settings.learning_rate)?;
+            self.optimiser.step(&gradient, learning_rate)?;
         }
         Ok(())
     }

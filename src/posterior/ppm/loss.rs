@@ -13,6 +13,12 @@ use crate::{
     rng::Rng,
 };
 
+/// Share of the noise levels that are drawn log-uniformly; the others follow a logistic density of ln s.
+const UNIFORM: f64 = 0.3;
+/// Centre and scale of that density, ln(s / c) with c the prior's standard deviation: near the levels with which such
+/// denoisers are trained (Karras et al. 2022, table 1), where most of the integral comes from.
+const LOGISTIC: (f64, f64) = (-0.5, 0.7);
+
 /// The range of noise levels over which the integral runs, network unit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NoiseLevels {
@@ -20,48 +26,85 @@ pub struct NoiseLevels {
     pub smallest: f64,
     /// Above this level all images look alike.
     pub largest: f64,
+    /// Standard deviation of the prior.
+    pub data_std: f64,
 }
 
 impl NoiseLevels {
-    /// The length of the integral over ln s.
-    pub fn log_range(&self) -> f64 {
-        (self.largest / self.smallest).ln()
+    /// The ends of the range of ln(s / c).
+    fn ends(&self) -> (f64, f64) {
+        ((self.smallest / self.data_std).ln(), (self.largest / self.data_std).ln())
     }
 
-    /// `count` log-uniform levels, one from each of `count` equal parts of the range, in random order.
-    fn draw(&self, count: usize, rng: &mut Rng) -> Vec<f64> {
+    /// Logistic probability of the levels below either end.
+    fn below(&self) -> (f64, f64) {
+        let (first, last) = self.ends();
+        (logistic(first), logistic(last))
+    }
+
+    /// ln(s / c) below which the share `probability` of the drawn levels lies within each of their two parts.
+    fn quantile(&self, probability: f64) -> f64 {
+        let (first, last) = self.ends();
+        if probability < UNIFORM {
+            return first + (last - first) * probability / UNIFORM;
+        }
+        let (low, high) = self.below();
+        let share = low + (high - low) * (probability - UNIFORM) / (1.0 - UNIFORM);
+        (LOGISTIC.0 + LOGISTIC.1 * (share / (1.0 - share)).ln()).clamp(first, last)
+    }
+
+    /// Density of ln(s / c) of the drawn levels.
+    fn density(&self, log_level: f64) -> f64 {
+        let ((first, last), (low, high)) = (self.ends(), self.below());
+        let share = logistic(log_level);
+        let peaked = share * (1.0 - share) / LOGISTIC.1 / (high - low);
+        UNIFORM / (last - first) + (1.0 - UNIFORM) * peaked
+    }
+
+    /// `count` levels, one from each of `count` equal parts of their distribution, in random order, each with the
+    /// weight that makes their sum an integral over ln s.
+    fn draw(&self, count: usize, rng: &mut Rng) -> Vec<(f64, f64)> {
         let mut order: Vec<usize> = (0..count).collect();
         for last in (1..count).rev() {
             order.swap(last, rng.below(last + 1));
         }
-        let part = |i| (i as f64 + rng.uniform()) / count as f64;
-        order.into_iter().map(part).map(|u| self.smallest * (u * self.log_range()).exp()).collect()
+        let part = |i| self.quantile((i as f64 + rng.uniform()) / count as f64);
+        let level = |u: f64| (self.data_std * u.exp(), 1.0 / self.density(u));
+        order.into_iter().map(part).map(level).collect()
     }
 }
 
+/// Probability of the logistic distribution below ln(s / c).
+fn logistic(log_level: f64) -> f64 {
+    1.0 / (1.0 + ((LOGISTIC.0 - log_level) / LOGISTIC.1).exp())
+}
+
 /// Clean images with the noise that is added to them.
-pub struct Diffused {
+struct Diffused {
     /// Clean images x `[B, Z, Y, X]`.
     clean: Tensor,
     /// Noisy images x + s n `[B, Z, Y, X]`.
     noisy: Tensor,
     /// Noise levels s `[B]`.
     level: Tensor,
+    /// Weights `[B]` that make a mean over levels an integral over ln s.
+    importance: Tensor,
 }
 
 impl Diffused {
     /// Each of `images` `[K, Z, Y, X]` twice, with noise +n and -n (antithetic) at one level: `[2 K, Z, Y, X]`.
-    ///
-    /// # Errors
-    /// Levels of another number than images.
-    pub fn pairs(images: &Tensor, levels: &[f64], rng: &mut Rng) -> Result<Self> {
+    /// `levels` are K pairs of a level and its weight.
+    fn pairs(images: &Tensor, levels: &[(f64, f64)], rng: &mut Rng) -> Result<Self> {
         let compute = Compute { device: images.device().clone(), dtype: images.dtype() };
-        let level = compute.tensor(levels.to_vec(), &[levels.len()])?;
+        let column =
+            |of: fn(&(f64, f64)) -> f64| compute.tensor(levels.iter().map(of).collect(), &[levels.len()]);
+        let (level, importance) = (column(|pair| pair.0)?, column(|pair| pair.1)?);
         let noise = rng.normals(images.dims(), &compute)?.broadcast_mul(&per_image(&level)?)?;
         Ok(Self {
             clean: Tensor::cat(&[images, images], 0)?.detach(),
             noisy: Tensor::cat(&[(images + &noise)?, (images - &noise)?], 0)?.detach(),
             level: Tensor::cat(&[&level, &level], 0)?,
+            importance: Tensor::cat(&[&importance, &importance], 0)?,
         })
     }
 }
@@ -123,7 +166,6 @@ pub fn matching(
     rng: &mut Rng,
 ) -> Result<Matching> {
     let total = particles.dim(0)?;
-    let scale = levels.log_range() / count as f64;
     let mut sum = Sum::default();
     let mut gradient = particles.zeros_like()?;
     for _ in 0..count {
@@ -134,10 +176,10 @@ pub fn matching(
             let batch = Diffused::pairs(&images, &drawn[start..start + length], rng)?;
             parts.push(sum.compare(&batch, prior, auxiliary, 2 * total * count)?);
         }
-        gradient = (gradient + (Tensor::cat(&parts, 0)? * scale)?)?;
+        gradient = (gradient + (Tensor::cat(&parts, 0)? / count as f64)?)?;
     }
     Ok(Matching {
-        bound: sum.bound * levels.log_range() / (2 * total * count) as f64,
+        bound: sum.bound / (2 * total * count) as f64,
         gradient: gradient.detach(),
         auxiliary_loss: sum.auxiliary_loss,
         auxiliary: sum.auxiliary.ok_or_else(|| Error::config("particles", "0 particles"))?,
@@ -181,7 +223,7 @@ struct Sum {
 }
 
 impl Sum {
-    /// Adds a batch of pairs; returns the gradient of l, averaged over each pair, `[B / 2, Z, Y, X]`.
+    /// Adds a batch of pairs; returns the weighted gradient of l, averaged over each pair, `[B / 2, Z, Y, X]`.
     fn compare(
         &mut self,
         batch: &Diffused,
@@ -191,7 +233,7 @@ impl Sum {
     ) -> Result<Tensor> {
         let own = self.train(batch, auxiliary, total)?;
         let (prior, _) = denoising(prior, batch, &batch.level.ones_like()?)?;
-        let precision = batch.level.sqr()?.recip()?;
+        let precision = (&batch.importance / batch.level.sqr()?)?;
         self.bound += scalar(&((prior.loss - own.loss)? * &precision)?.sum_all()?)?;
         let gradient = (prior.gradient - own.gradient)?.broadcast_mul(&per_image(&precision)?)?;
         let pairs = gradient.dim(0)? / 2;

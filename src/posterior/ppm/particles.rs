@@ -89,11 +89,10 @@ impl Ppm {
         self.optimiser.restore(&state)
     }
 
-    /// The step falls to a tenth over the last third of the run, so that particles come to rest.
-    fn learning_rate(&self, step: usize, data_std: f64) -> f64 {
-        let total = self.settings.steps as f64;
-        let late = ((step as f64 / total - 2.0 / 3.0) * 3.0).max(0.0);
-        self.settings.learning_rate * data_std * 0.1f64.powf(late)
+    /// Both learning rates fall to a tenth over the last third of the run, so that particles come to rest.
+    fn decay(&self, step: usize) -> f64 {
+        let late = (step as f64 / self.settings.steps as f64 - 2.0 / 3.0) * 3.0;
+        0.1f64.powf(late.max(0.0))
     }
 
     /// Moves the particles against `gradient`.
@@ -126,8 +125,9 @@ impl Solver for Ppm {
         let matched = matching(&particles, prior, auxiliary, &levels, self.settings.noise_levels, rng)?;
         let weight = annealing.weight(index);
         let gradient = (matched.gradient - (slope * weight)?)?;
-        let norm = self.descend(&gradient, self.learning_rate(index, prior.data_std()))?;
-        self.auxiliary.update(&matched.auxiliary, &particles, &levels, rng)?;
+        let decay = self.decay(index);
+        let norm = self.descend(&gradient, self.settings.learning_rate * prior.data_std() * decay)?;
+        self.auxiliary.update(&matched.auxiliary, decay, &particles, &levels, rng)?;
         self.started = Some((levels, annealing));
         let metrics = vec![
             ("kl_bound", matched.bound),
@@ -151,7 +151,7 @@ impl Solver for Ppm {
         state.extend(prefixed("auxiliary", self.auxiliary.state()?));
         if let Some((levels, annealing)) = &self.started {
             let device = self.particles.device();
-            let range = [levels.smallest, levels.largest, annealing.first()];
+            let range = [levels.smallest, levels.largest, levels.data_std, annealing.first()];
             state.insert("ppm.range".into(), Tensor::new(&range, device)?);
             let weights = Tensor::new(annealing.log_weights.as_slice(), device)?;
             state.insert("ppm.log_weights".into(), weights);
@@ -160,7 +160,7 @@ impl Solver for Ppm {
     }
 
     fn restore(&mut self, mut state: TensorMap) -> Result<()> {
-        let range = host(&take(&mut state, "ppm.range", &[3])?)?;
+        let range = host(&take(&mut state, "ppm.range", &[4])?)?;
         let weights = host(&take(&mut state, "ppm.log_weights", &[self.settings.particles])?)?;
         let part = |prefix: &str| -> TensorMap {
             let named = |(name, tensor): (&String, &Tensor)| {
@@ -170,8 +170,8 @@ impl Solver for Ppm {
         };
         self.optimiser.restore(&part("ppm.optimiser."))?;
         self.auxiliary.restore(&part("ppm.auxiliary."))?;
-        let levels = NoiseLevels { smallest: range[0], largest: range[1] };
-        self.started = Some((levels, Annealing::resume(range[2], self.rising(), weights)));
+        let levels = NoiseLevels { smallest: range[0], largest: range[1], data_std: range[2] };
+        self.started = Some((levels, Annealing::resume(range[3], self.rising(), weights)));
         Ok(())
     }
 }
@@ -188,7 +188,7 @@ fn noise_levels(
     let (lowest, largest) = prior.noise_range();
     let precision = pixel_precision(problem, images, std, rng)?;
     let smallest = (0.01 * std).min(0.3 * precision).max(lowest);
-    Ok(NoiseLevels { smallest, largest })
+    Ok(NoiseLevels { smallest, largest, data_std: std })
 }
 
 /// Standard deviation with which the data alone fix a pixel: the root of the inverse mean diagonal of minus the

@@ -16,7 +16,8 @@ pub struct PpmSettings {
     pub draw_steps: usize,
     /// Fraction of the steps over which the likelihood rises from weak to full.
     pub annealing: f64,
-    /// Step of the particles, standard deviations of the prior per pixel. It falls to a tenth in the last third.
+    /// Step of the particles, standard deviations of the prior per pixel. This learning rate and that of the
+    /// auxiliary denoiser fall to a tenth in the last third.
     pub learning_rate: f64,
     /// Noise levels per particle and step; each is used with +n and -n.
     pub noise_levels: usize,
