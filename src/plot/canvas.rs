@@ -28,8 +28,8 @@ const UNITS: f64 = 10.0;
 const FONT_SCALE: f64 = 1.24;
 /// plotters measures text by ascent minus descent, which is this many ems of DejaVu Sans.
 const FONT_HEIGHT: f64 = 1.164;
-/// Points per pixel of embedded pictures (300 per inch).
-pub(crate) const PIXEL: f64 = 0.24;
+/// Points per pixel of embedded pictures (180 per inch): far finer than the pixels of the sky they show.
+pub(crate) const PIXEL: f64 = 0.4;
 
 /// Opacity that marks the place of a picture, and how it reads in the SVG.
 const OPACITY_OF_PLACE: f64 = 0.001_953_125;
@@ -273,8 +273,8 @@ mod tests {
         assert!(svg.starts_with("<svg width=\"20pt\" height=\"10pt\" viewBox=\"0 0 200 100\""), "{svg}");
         let places: Vec<_> = svg.match_indices("<image x=").collect();
         assert_eq!(places.len(), 2);
-        // 10 x 5 pixels of 0.24 points.
-        assert!(svg.contains("<image x=\"10\" y=\"20\" width=\"24\" height=\"12\""), "{svg}");
+        // 10 x 5 pixels of 0.4 points.
+        assert!(svg.contains("<image x=\"10\" y=\"20\" width=\"40\" height=\"20\""), "{svg}");
         assert!(!svg.contains(PLACE_OF_PICTURE) && svg.contains("a &lt; b"), "{svg}");
     }
 }

@@ -46,7 +46,7 @@ pub fn closure_phases(observation: &Observation, predicted: Option<&Predicted>) 
     let columns = if panels.len() % 4 != 0 && panels.len() % 3 == 0 { 3 } else { 4 };
     let rows = panels.len().div_ceil(columns);
     let (left, top, height) = (42.0, 2.0, 66.0);
-    let width = (PAGE - left - 6.0) / columns as f64 - GAP;
+    let width = (PAGE - left - 4.0) / columns as f64 - GAP;
     let bottom = top + rows as f64 * (height + TITLE);
     let svg = canvas::draw(PAGE, bottom + 32.0, |canvas| {
         for (index, (stations, triangles)) in panels.iter().enumerate() {

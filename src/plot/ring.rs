@@ -39,7 +39,7 @@ pub fn ring(cube: &Cube, posterior: &RingPosterior) -> Result<Option<Figure>> {
     let unwrapped = unwrapped(cube, posterior);
     let svg = canvas::draw(PAGE, 292.0, |canvas| {
         draw_unwrapped(canvas, &unwrapped, Rect::new(42.0, 8.0, 210.0, 118.0))?;
-        draw_profile(canvas, &unwrapped, Rect::new(340.0, 8.0, 163.0, 118.0))?;
+        draw_profile(canvas, &unwrapped, Rect::new(340.0, 8.0, 160.0, 118.0))?;
         draw_histograms(canvas, posterior)
     })?;
     let caption = format!(
@@ -118,7 +118,7 @@ fn draw_histograms(canvas: &Canvas, posterior: &RingPosterior) -> Result<()> {
         ("Position angle (deg)", "°", unbroken, 0),
         ("Asymmetry", "", posterior.values(|ring| ring.asymmetry), 2),
     ];
-    let width = (PAGE - 30.0 - 8.0 - 3.0 * GAP) / 4.0;
+    let width = (PAGE - 30.0 - 12.0 - 3.0 * GAP) / 4.0;
     for (index, (label, unit, values, decimals)) in features.into_iter().enumerate() {
         let rect = Rect::new(30.0 + index as f64 * (width + GAP), 174.0, width, 86.0);
         histogram(canvas, rect, label, unit, &values, decimals)?;
@@ -160,8 +160,9 @@ fn histogram(
     }
     panel.curve(&[[interval.median, 0.0], [interval.median, 1.12 * highest]], CURVE, REFERENCE)?;
     panel.frame(BLACK)?;
-    // At least one significant digit of the interval.
-    let digits = -(0.5 * (interval.q84 - interval.q16)).max(1e-3).log10().floor();
+    // At least one significant digit of the interval, if there is one.
+    let half = 0.5 * (interval.q84 - interval.q16);
+    let digits = if half >= smallest / 100.0 { -half.log10().floor() } else { 0.0 };
     let decimals = decimals.max(digits as usize);
     let text = format!(
         "{}{unit} (+{} −{})",

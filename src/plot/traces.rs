@@ -73,7 +73,7 @@ pub fn traces(traces: &Traces, chains: &[Vec<f64>]) -> Result<Option<Figure>> {
     let svg = canvas::draw(COLUMN, shown.len() as f64 * (HEIGHT + ROOM), |canvas| {
         for (row, part) in shown.iter().enumerate() {
             let top = 14.0 + row as f64 * (HEIGHT + ROOM);
-            part(canvas, Rect::new(48.0, top, COLUMN - 56.0, HEIGHT))?;
+            part(canvas, Rect::new(48.0, top, COLUMN - 62.0, HEIGHT))?;
         }
         Ok(())
     })?;
@@ -85,7 +85,7 @@ pub fn traces(traces: &Traces, chains: &[Vec<f64>]) -> Result<Option<Figure>> {
 
 fn draw_bound(canvas: &Canvas, bound: &[[f64; 2]], rect: Rect) -> Result<()> {
     let x = Axis::linear("Step", steps(bound.iter()), 5);
-    let y = Axis::linear("KL bound (nats)", most(bound.iter().map(|[_, value]| *value)), 5);
+    let y = Axis::linear("KL bound (nats)", most(bound.iter().map(|[_, value]| *value), 0.02), 5);
     let panel = Panel::new(canvas, rect, x, y);
     panel.curve(bound, 0.5, POSTERIOR.faded(0.35))?;
     panel.curve(&smoothed(bound), CURVE, POSTERIOR)?;
@@ -94,7 +94,7 @@ fn draw_bound(canvas: &Canvas, bound: &[[f64; 2]], rect: Rect) -> Result<()> {
 
 fn draw_stages(canvas: &Canvas, stages: &[(String, Vec<[f64; 2]>)], rect: Rect) -> Result<()> {
     let points = || stages.iter().flat_map(|(_, points)| points);
-    let range = most(points().map(|[_, value]| *value));
+    let range = most(points().map(|[_, value]| *value), 0.15);
     let x = Axis::linear("Step", steps(points()), 5);
     let panel = Panel::new(canvas, rect, x, Axis::linear("Mean log likelihood (nats)", range, 4));
     let mut left = rect.left + 4.0;
@@ -109,7 +109,7 @@ fn draw_stages(canvas: &Canvas, stages: &[(String, Vec<[f64; 2]>)], rect: Rect) 
 
 fn draw_chains(canvas: &Canvas, chains: &[Vec<f64>], rhat: Option<f64>, rect: Rect) -> Result<()> {
     let longest = chains.iter().map(Vec::len).max().unwrap_or(0) as f64;
-    let range = most(chains.iter().flatten().copied());
+    let range = most(chains.iter().flatten().copied(), 0.0);
     let x = Axis::linear("Draw", [0.5, longest + 0.5], 5);
     let panel = Panel::new(canvas, rect, x, Axis::linear("Closure χ² per datum", range, 5));
     for (index, chain) in chains.iter().enumerate() {
@@ -141,10 +141,10 @@ fn smoothed(bound: &[[f64; 2]]) -> Vec<[f64; 2]> {
     bound.windows(width).step_by(width.div_ceil(4)).map(mean).collect()
 }
 
-/// Range that holds all but the most extreme 2 % at either end, which the beginning of a run often is.
-fn most(values: impl Iterator<Item = f64>) -> [f64; 2] {
+/// Range that holds all but the most extreme `fraction` at either end, which the beginning of a run often is.
+fn most(values: impl Iterator<Item = f64>, fraction: f64) -> [f64; 2] {
     let mut values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
-    let (low, high) = (quantile(&mut values, 0.02), quantile(&mut values, 0.98));
+    let (low, high) = (quantile(&mut values, fraction), quantile(&mut values, 1.0 - fraction));
     let margin = (0.1 * (high - low)).max(1e-3 * high.abs()).max(1e-9);
     if low.is_finite() { [low - margin, high + margin] } else { [0.0, 1.0] }
 }

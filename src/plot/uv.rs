@@ -13,9 +13,8 @@ use crate::{Result, instrument::vlbi::Observation, units::MICROARCSECOND};
 
 /// Side of the square panel, points.
 const SIDE: f64 = 168.0;
-/// Height of a line and width of a column of the legend.
+/// Height of a line of the legend.
 const LINE: f64 = 8.0;
-const LEGEND: f64 = 40.0;
 /// More baselines than this get colours but no legend.
 const LARGEST_LEGEND: usize = 84;
 
@@ -27,12 +26,15 @@ pub fn coverage(observation: &Observation) -> Result<Figure> {
     let tracks = tracks(observation);
     let lines = (SIDE / LINE) as usize;
     let columns = if tracks.len() > LARGEST_LEGEND { 0 } else { tracks.len().div_ceil(lines) };
+    // Capitals of the font are about two thirds of its size wide.
+    let longest = tracks.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let column = 14.0 + 0.66 * TICK * longest as f64;
     let (left, top) = (38.0, 8.0);
-    let width = left + SIDE + 8.0 + columns as f64 * LEGEND;
+    let width = left + SIDE + 8.0 + columns as f64 * column;
     let svg = canvas::draw(width, top + SIDE + 32.0, |canvas| {
         panel(canvas, Rect::new(left, top, SIDE, SIDE), &tracks)?;
         for (index, (name, ..)) in tracks.iter().enumerate().take(columns * lines) {
-            let x = left + SIDE + 12.0 + (index / lines) as f64 * LEGEND;
+            let x = left + SIDE + 12.0 + (index / lines) as f64 * column;
             let y = top + (0.5 + (index % lines) as f64) * LINE;
             canvas.disk([x, y], 1.8, categorical(index, tracks.len()))?;
             canvas.text([x + 5.0, y], name, TICK, Align::Left, BLACK, false)?;
