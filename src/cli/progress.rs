@@ -44,21 +44,16 @@ impl Observer for Progress {
         if let Some(bar) = &self.bar {
             bar.set_length(total as u64);
             bar.set_position(finished as u64);
-            bar.set_message(describe(step));
+            bar.set_message(step.to_string());
             if finished == total {
                 bar.finish();
             }
         } else if self.stage != step.stage || finished == total || self.last_line.elapsed() >= LINE_INTERVAL {
-            eprintln!("step {finished}/{total} {}", describe(step));
+            eprintln!("step {finished}/{total} {step}");
             self.last_line = Instant::now();
         }
         self.stage = step.stage;
     }
 
     fn on_checkpoint(&mut self, _finished: usize) {}
-}
-
-fn describe(step: &Step) -> String {
-    let numbers = step.metrics.iter().map(|(name, value)| format!(" {name} {value:.4}"));
-    std::iter::once(step.stage.to_string()).chain(numbers).collect()
 }

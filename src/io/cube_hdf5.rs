@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use hdf5::types::{VarLenArray, VarLenUnicode};
-use hdf5::{Dataset, File, H5Type, Location, ObjectReference1};
+use hdf5::{Dataset, DatasetBuilder, File, H5Type, Location, ObjectReference1};
 use ndarray::{Array4, ArrayView};
 
 use super::atomic;
@@ -127,7 +127,7 @@ fn coordinates(hdf5: &File, cube: &Cube) -> hdf5::Result<()> {
         ("y", angle(cube.grid.north()), "uas", "offset north of the phase centre"),
         ("x", angle(cube.grid.east()), "uas", "offset east of the phase centre"),
     ] {
-        let scale = hdf5.new_dataset_builder().with_data(ArrayView::from(&values)).create(name)?;
+        let scale = timeless(hdf5).with_data(ArrayView::from(&values)).create(name)?;
         text_attribute(&scale, "CLASS", "DIMENSION_SCALE")?;
         text_attribute(&scale, "NAME", name)?;
         text_attribute(&scale, "units", unit)?;
@@ -146,7 +146,7 @@ fn put<T: H5Type, D: ndarray::Dimension>(
 ) -> hdf5::Result<()> {
     let chunk: Vec<usize> =
         values.shape().iter().enumerate().map(|(i, &n)| if i == 0 { 1 } else { n }).collect();
-    let builder = hdf5.new_dataset_builder().chunk(chunk).shuffle().deflate(4);
+    let builder = timeless(hdf5).chunk(chunk).shuffle().deflate(4);
     let dataset: Dataset = builder.with_data(values).create(name)?;
     text_attribute(&dataset, "units", unit)?;
     let references = axes
@@ -155,6 +155,11 @@ fn put<T: H5Type, D: ndarray::Dimension>(
         .collect::<hdf5::Result<Vec<_>>>()?;
     dataset.new_attr_builder().with_data(&references).create("DIMENSION_LIST")?;
     Ok(())
+}
+
+/// A dataset without time stamps, so that the same run gives the same bytes.
+fn timeless(hdf5: &File) -> DatasetBuilder {
+    hdf5.new_dataset_builder().with_dcpl(|properties| properties.obj_track_times(false))
 }
 
 fn text_attribute(location: &Location, name: &str, value: &str) -> hdf5::Result<()> {

@@ -1,6 +1,6 @@
 //! What every posterior sampler offers to the run loop.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use candle_core::Tensor;
 
@@ -16,6 +16,13 @@ pub struct Step {
     pub stage: &'static str,
     /// Named numbers for `metrics.jsonl` and the progress bar.
     pub metrics: Vec<(&'static str, f64)>,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.stage)?;
+        self.metrics.iter().try_for_each(|(name, value)| write!(f, " {name} {value:.4}"))
+    }
 }
 
 /// A posterior sampler. It works in the prior's network unit and draws randomness only from its `rng` argument.

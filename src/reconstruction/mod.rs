@@ -2,6 +2,7 @@
 
 mod diagnose;
 mod directory;
+mod log;
 mod outcome;
 mod settings;
 
@@ -12,6 +13,8 @@ pub use diagnose::diagnose;
 pub use directory::Directory;
 pub use outcome::{Outcome, summary};
 pub use settings::Settings;
+
+use log::Log;
 
 use crate::{
     Error, Result,
@@ -121,7 +124,8 @@ impl Reconstruction {
             device: self.compute.device.clone(),
         };
         let rng = Rng::new(self.settings.seed);
-        run::run(self.solver.as_mut(), &self.problem, &self.prior, &rng, &run, stop, observer)?;
+        let mut log = Log::open(&directory.file("log.txt"), resume, &self.assumptions, observer)?;
+        run::run(self.solver.as_mut(), &self.problem, &self.prior, &rng, &run, stop, &mut log)?;
         watch.lap("sampling");
         Outcome::write(&self, &directory, watch)
     }

@@ -2,5 +2,6 @@
 
 mod inspect;
 mod plot;
+mod reconstruct;
 mod training;
 mod vlbi;
