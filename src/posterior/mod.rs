@@ -1,5 +1,6 @@
 //! The posterior engine: solvers, the one loop that runs them, and the checks of their output.
 
+pub mod alignment;
 mod catalogue;
 pub mod chains;
 pub mod diagnostics;

@@ -1,10 +1,9 @@
 //! Samples against a known image: similarity of the mean, coverage of the intervals, probability score.
 
 use candle_core::Tensor;
-use rustfft::num_complex::Complex64;
 
-use super::{chains::quantile, diagnostics::Truth, hmc::to_host};
-use crate::{Error, Result, tensor::fft::Fft2};
+use super::{alignment::Reference, chains::quantile, diagnostics::Truth, hmc::to_host};
+use crate::{Error, Result};
 
 /// Pixels count as on source above this fraction of the truth's peak.
 pub const ON_SOURCE: f64 = 0.1;
@@ -41,8 +40,8 @@ pub fn compare(samples: &Tensor, truth: &Tensor, alignment: Alignment) -> Result
     }
     let mut samples: Vec<Vec<f64>> = to_host(samples)?.chunks(rows * columns).map(<[f64]>::to_vec).collect();
     if alignment == Alignment::Shift {
-        let plan = Fft2::new(shape);
-        samples.iter_mut().for_each(|sample| *sample = aligned(sample, &truth, shape, &plan));
+        let onto = Reference::new(&truth, shape);
+        samples.iter_mut().for_each(|sample| *sample = onto.align(sample));
     }
     let mean: Vec<f64> =
         (0..truth.len()).map(|i| samples.iter().map(|s| s[i]).sum::<f64>() / samples.len() as f64).collect();
@@ -70,23 +69,6 @@ pub fn compare(samples: &Tensor, truth: &Tensor, alignment: Alignment) -> Result
 
 fn differ(samples: &Tensor, truth: &Tensor) -> Error {
     Error::Shape { what: "truth", expected: samples.dims()[1..].to_vec(), found: truth.dims().to_vec() }
-}
-
-/// `image` after the whole-pixel circular shift that correlates best with `onto`.
-fn aligned(image: &[f64], onto: &[f64], [rows, columns]: [usize; 2], plan: &Fft2<f64>) -> Vec<f64> {
-    let modes = |values: &[f64]| {
-        let mut modes: Vec<Complex64> = values.iter().map(|&v| Complex64::new(v, 0.0)).collect();
-        plan.forward(&mut modes);
-        modes
-    };
-    let mut correlation: Vec<Complex64> =
-        modes(onto).iter().zip(modes(image)).map(|(onto, image)| onto * image.conj()).collect();
-    plan.inverse(&mut correlation);
-    let best = (0..correlation.len()).max_by(|&a, &b| correlation[a].re.total_cmp(&correlation[b].re));
-    let (down, across) = (best.unwrap_or(0) / columns, best.unwrap_or(0) % columns);
-    let source =
-        |i: usize| (i / columns + rows - down) % rows * columns + (i % columns + columns - across) % columns;
-    (0..image.len()).map(|i| image[source(i)]).collect()
 }
 
 /// Fair CRPS of ascending `draws` at `value`: mean |x - t| - sum |x - x'| / (2 L (L - 1)).

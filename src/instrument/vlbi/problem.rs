@@ -116,6 +116,11 @@ impl Vlbi {
         Grid::sky(self.pixels, units::parse(&self.fov, Dimension::Angle, "vlbi.fov")?)
     }
 
+    /// Whether the fitted data tell where on the sky the image lies; closures and amplitudes do not.
+    pub fn measures_position(&self) -> bool {
+        self.data.contains(&DataProduct::Visibility)
+    }
+
     /// The observation averaged and with systematic noise, all baselines.
     ///
     /// # Errors
