@@ -49,7 +49,7 @@ impl Observer for Progress {
                 bar.finish();
             }
         } else if self.stage != step.stage || finished == total || self.last_line.elapsed() >= LINE_INTERVAL {
-            eprintln!("step {finished}/{total} {step}");
+            super::note(&format!("step {finished}/{total} {step}"));
             self.last_line = Instant::now();
         }
         self.stage = step.stage;

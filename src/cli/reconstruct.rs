@@ -81,7 +81,7 @@ impl Reconstruct {
         let directory = self.directory(&settings)?;
         let reconstruction = Reconstruction::prepare(settings)?;
         for assumption in &reconstruction.assumptions {
-            eprintln!("assumed: {assumption}");
+            super::note(&format!("assumed: {assumption}"));
         }
         if self.dry_run {
             super::print(&format!("{}\n", reconstruction.describe()));

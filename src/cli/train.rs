@@ -169,7 +169,11 @@ impl Train {
             .map(|(noise_level, loss)| HeldOut { noise_level, loss })
             .collect();
         let text: Vec<_> = held_out.iter().map(|h| format!("{}: {:.4}", h.noise_level, h.loss)).collect();
-        eprintln!("step {} held-out loss by noise level: {}", training.finished(), text.join(", "));
+        super::note(&format!(
+            "step {} held-out loss by noise level: {}",
+            training.finished(),
+            text.join(", ")
+        ));
         let network = training.averaged()?;
         let scaling = scaling_of(images, settings.architecture.data_std);
         let card = Card {

@@ -21,7 +21,9 @@ pub fn write(cube: &Cube, file: &Path) -> Result<()> {
     let summary = cube.summary()?;
     atomic::replace(file, |temporary| {
         let written = (|| -> hdf5::Result<()> {
-            let hdf5 = File::create(temporary)?;
+            let hdf5 = File::with_options()
+                .with_fcpl(|properties| properties.obj_track_times(false))
+                .create(temporary)?;
             attributes(&hdf5, cube)?;
             coordinates(&hdf5, cube)?;
             put(&hdf5, "chain", ArrayView::from(&cube.chains), &["sample"], "1")?;
@@ -179,6 +181,17 @@ mod tests {
         let file = folder.path().join("posterior.h5");
         write(&example(), &file).unwrap();
         assert_eq!(read(&file).unwrap(), example());
+    }
+
+    #[test]
+    fn the_same_cube_gives_the_same_bytes_at_another_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["a.h5", "b.h5"].map(|name| folder.path().join(name));
+        write(&example(), &files[0]).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        write(&example(), &files[1]).unwrap();
+        let [a, b] = files.map(|file| std::fs::read(file).unwrap());
+        assert!(a == b);
     }
 
     #[test]

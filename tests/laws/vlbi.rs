@@ -41,7 +41,7 @@ fn all_products(data: &Observation, compute: &Compute) -> Problem {
     let settings = Vlbi {
         data: vec![Visibility, Amplitude, ClosurePhase, LogClosureAmplitude, Flux],
         pixels: SIDE,
-        flux: Some("1.6 Jy".into()),
+        flux: Some(antumbra::units::Flux(1.6)),
         ..Vlbi::default()
     };
     problem(data, &settings, FRACTION, compute).unwrap()
@@ -101,7 +101,8 @@ fn the_truth_fits_its_own_closures_and_station_gains_do_not_matter() {
     let mut total = [0.0; 2];
     const REPEATS: u64 = 20;
     for seed in 0..REPEATS {
-        let settings = Vlbi { pixels: SIDE, systematic: 0.0, flux: Some("1.6 Jy".into()), ..Vlbi::default() };
+        let settings =
+            Vlbi { pixels: SIDE, systematic: 0.0, flux: Some(antumbra::units::Flux(1.6)), ..Vlbi::default() };
         let problem = problem(&observation(seed), &settings, FRACTION, &compute).unwrap();
         let predicted = problem.forward.apply(&truth).unwrap();
         for (sum, likelihood) in total.iter_mut().zip(&problem.likelihoods) {

@@ -14,7 +14,7 @@ use crate::{
     grid::Grid,
     instrument::{Likelihood, Problem},
     prior::Scaling,
-    units::{self, Dimension},
+    units::{self, Angle, MICROARCSECOND},
 };
 
 /// Baselines shorter than this, in wavelengths, lie within one site (ALMA-APEX, JCMT-SMA). They see flux from far
@@ -65,13 +65,13 @@ pub struct Vlbi {
     /// Gaussian. Default: 3.
     pub snr_cut: f64,
     /// Flux density of the compact source, for example `0.6 Jy`. Default: see [`Vlbi::compact_flux`].
-    pub flux: Option<String>,
+    pub flux: Option<units::Flux>,
     /// Standard deviation of that flux density, for example `0.1 Jy`.
-    pub flux_sigma: Option<String>,
+    pub flux_sigma: Option<units::Flux>,
     /// Brightness between pixel centres. Default: triangle.
     pub pulse: Pulse,
     /// Field of view. Default: `160 uas`.
-    pub fov: String,
+    pub fov: Angle,
     /// Pixels along each side. Default: 64.
     pub pixels: usize,
 }
@@ -87,7 +87,7 @@ impl Default for Vlbi {
             flux: None,
             flux_sigma: None,
             pulse: Pulse::Triangle,
-            fov: "160 uas".into(),
+            fov: Angle(160.0 * MICROARCSECOND),
             pixels: 64,
         }
     }
@@ -106,14 +106,14 @@ impl Vlbi {
     /// The image grid.
     ///
     /// # Errors
-    /// A field of view without unit, or no pixels.
+    /// A field of view that is not positive, or no pixels.
     pub fn grid(&self) -> Result<Grid> {
         /// An image of 4096 x 4096 is far beyond what closures can tell and what a denoiser can hold.
         const LARGEST: usize = 4096;
         if self.pixels > LARGEST {
             return Err(Error::config("vlbi.pixels", format!("{} is too large; use 64", self.pixels)));
         }
-        Grid::sky(self.pixels, units::parse(&self.fov, Dimension::Angle, "vlbi.fov")?)
+        Grid::sky(self.pixels, self.fov.0)
     }
 
     /// Whether the fitted data tell where on the sky the image lies; closures and amplitudes do not.
@@ -162,22 +162,19 @@ impl Vlbi {
     /// intra-site baselines, +- 10 %.
     ///
     /// # Errors
-    /// A flux without unit or not positive, or nothing to take it from.
+    /// A flux that is not positive, or nothing to take it from.
     pub fn compact_flux(&self, observation: &Observation) -> Result<Flux> {
-        let parse = |text: &Option<String>, place: &str| -> Result<Option<f64>> {
-            let Some(text) = text else { return Ok(None) };
-            let value = units::parse(text, Dimension::Flux, place)?;
-            match value > 0.0 {
-                true => Ok(Some(value)),
-                false => Err(Error::config(place, format!("`{text}` is not positive"))),
-            }
+        let positive = |flux: Option<units::Flux>, place: &str| match flux {
+            Some(flux) if flux.0 > 0.0 => Ok(Some(flux.0)),
+            Some(flux) => Err(Error::config(place, format!("`{flux}` is not positive"))),
+            None => Ok(None),
         };
-        let guess = match parse(&self.flux, "vlbi.flux")? {
+        let guess = match positive(self.flux, "vlbi.flux")? {
             Some(value) => Flux { value, sigma: 0.1 * value },
             None if is_m87(&observation.source) => Flux { value: 0.6, sigma: 0.1 },
             None => intra_site_flux(observation)?,
         };
-        Ok(Flux { sigma: parse(&self.flux_sigma, "vlbi.flux_sigma")?.unwrap_or(guess.sigma), ..guess })
+        Ok(Flux { sigma: positive(self.flux_sigma, "vlbi.flux_sigma")?.unwrap_or(guess.sigma), ..guess })
     }
 }
 
