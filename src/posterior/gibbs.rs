@@ -15,9 +15,9 @@ use crate::{
     instrument::Problem,
     posterior::{
         Solver, Step,
-        diagnostics::{LOST, below_better_half, scatter},
         hmc::{self, Point, QUARTER_TURN, Reference, StepSizes},
-        solver::TensorMap,
+        restart::{self, Fits, Restart},
+        solver::{TensorMap, take},
         thinning::Thinning,
     },
     prior::{Denoiser, reverse::draw_given_noisy},
@@ -67,33 +67,6 @@ impl Default for GibbsSettings {
     }
 }
 
-/// The rule for chains in a wrong mode.
-///
-/// A chain is lost when its log likelihood, averaged over recent rounds, lies more than `threshold` sqrt(M/2) nats
-/// below the median of the better half of the chains (M data; sqrt(M/2) is the scatter of a log likelihood within one
-/// mode). While r is above `level` a lost chain restarts from a copy of a chain that is not, as in sequential Monte
-/// Carlo, and the copies part again. Chains that are still lost at the final r stay among the draws and are
-/// counted in the metric `lost`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Restart {
-    /// Distance below the better half, units of sqrt(M/2) nats.
-    pub threshold: f64,
-    /// Smallest r at which chains are replaced, units of the prior's standard deviation.
-    pub level: f64,
-    /// Rounds between two checks.
-    pub every: usize,
-}
-
-impl Default for Restart {
-    fn default() -> Self {
-        Self { threshold: LOST, level: 0.2, every: 5 }
-    }
-}
-
-/// Weight of the latest round in a chain's running fit.
-const RECENT: f64 = 0.3;
-
 /// Annealed split Gibbs sampler, one chain per start image.
 #[derive(Debug)]
 pub struct Gibbs {
@@ -102,7 +75,7 @@ pub struct Gibbs {
     x: Tensor,
     point: Option<Point>,
     steps: StepSizes,
-    fit: Vec<f64>,
+    fits: Fits,
     kept: Thinning,
 }
 
@@ -124,10 +97,10 @@ impl Gibbs {
         }
         let chains = start.dim(0)?;
         let steps = StepSizes::new(chains, 0.1, QUARTER_TURN / 2.0, settings.acceptance);
-        let fit = vec![f64::NAN; chains];
+        let fits = Fits::new(chains);
         let end = settings.anneal + settings.rounds;
         let kept = Thinning::new(settings.anneal + settings.rounds / 4, end, settings.draws);
-        Ok(Self { settings, round: 0, x: start, point: None, steps, fit, kept })
+        Ok(Self { settings, round: 0, x: start, point: None, steps, fits, kept })
     }
 
     /// Coupling r of the current round, network unit.
@@ -137,33 +110,18 @@ impl Gibbs {
         prior.data_std() * s.start_level * (s.final_level / s.start_level).powf(fraction)
     }
 
-    /// Replaces lost chains by copies of the others and says how many there were.
-    fn restart(&mut self, lost: &[bool], rng: &mut Rng) -> Result<usize> {
-        let sources = replacements(lost, rng);
-        let index: Vec<u32> = sources.iter().map(|&i| i as u32).collect();
-        let index = Tensor::from_vec(index, sources.len(), &Device::Cpu)?.to_device(self.x.device())?;
+    /// Replaces lost chains by copies of the others.
+    fn restart(&mut self, lost: &[bool], rng: &mut Rng) -> Result<()> {
+        let sources = restart::replacements(lost, rng);
+        let index = restart::index(&sources, &self.x)?;
         self.x = self.x.index_select(&index, 0)?;
         if let Some(point) = &self.point {
             self.point = Some(point.index_select(&index)?);
         }
         self.steps.copy_from(&sources);
-        self.fit = sources.iter().map(|&i| self.fit[i]).collect();
-        Ok(lost.iter().filter(|lost| **lost).count())
+        self.fits.copy_from(&sources);
+        Ok(())
     }
-}
-
-/// For each chain the chain it continues: itself, or for a lost one another, all of them used equally often.
-fn replacements(lost: &[bool], rng: &mut Rng) -> Vec<usize> {
-    let good: Vec<usize> = (0..lost.len()).filter(|&i| !lost[i]).collect();
-    let mut next = rng.below(good.len());
-    let replace = |i: usize| {
-        if !lost[i] || good.is_empty() {
-            return i;
-        }
-        next += 1;
-        good[next % good.len()]
-    };
-    (0..lost.len()).map(replace).collect()
 }
 
 impl Solver for Gibbs {
@@ -189,24 +147,24 @@ impl Solver for Gibbs {
             point = outcome.point;
         }
         self.x = draw_given_noisy(prior, &point.position, level, self.settings.denoise, rng)?;
-        let now = hmc::to_host(&point.log_density)?;
-        for (fit, now) in self.fit.iter_mut().zip(&now) {
-            *fit = if fit.is_finite() { *fit + RECENT * (now - *fit) } else { *now };
-        }
+        let log_likelihood = self.fits.observe(&point.log_density)?;
         self.point = Some(point);
-        let lost = below_better_half(&self.fit, self.settings.restart.threshold * scatter(problem));
-        let due = self.round > 0 && self.round.is_multiple_of(self.settings.restart.every.max(1));
-        let early = level > self.settings.restart.level * prior.data_std();
-        let restarted = if due && early { self.restart(&lost, rng)? } else { 0 };
+        let rule = &self.settings.restart;
+        let lost = self.fits.lost(rule, problem);
+        let due = self.round > 0 && self.round.is_multiple_of(rule.every.max(1));
+        let restarts = due && level > rule.level * prior.data_std();
+        if restarts {
+            self.restart(&lost, rng)?;
+        }
         self.kept.offer(self.round, &self.x);
         self.round += 1;
         let metrics = vec![
             ("level", level),
-            ("log_likelihood", mean(&now)),
+            ("log_likelihood", log_likelihood),
             ("acceptance", acceptance),
             ("step", self.steps.median()),
-            ("lost", lost.iter().filter(|lost| **lost).count() as f64),
-            ("restarted", restarted as f64),
+            ("lost", restart::count(&lost)),
+            ("restarted", if restarts { restart::count(&lost) } else { 0.0 }),
         ];
         Ok(Step { stage: "gibbs", metrics })
     }
@@ -216,46 +174,42 @@ impl Solver for Gibbs {
     }
 
     fn state(&self) -> Result<TensorMap> {
-        let mut state = TensorMap::from([
-            ("gibbs.round".into(), Tensor::new(self.round as i64, &Device::Cpu)?),
-            ("gibbs.x".into(), self.x.clone()),
-            ("gibbs.steps".into(), self.steps.state()?),
-        ]);
+        let mut state = TensorMap::new();
+        let mut put = |name: &str, tensor: Tensor| state.insert(format!("gibbs.{name}"), tensor);
+        put("round", Tensor::new(&[self.round as i64], &Device::Cpu)?);
+        put("x", self.x.clone());
+        put("steps", self.steps.state()?);
         if let Some(point) = &self.point {
-            state.insert("gibbs.z".into(), point.position.clone());
-            state.insert("gibbs.log_density".into(), point.log_density.clone());
-            state.insert("gibbs.gradient".into(), point.gradient.clone());
-            state.insert("gibbs.fit".into(), Tensor::new(self.fit.as_slice(), &Device::Cpu)?);
+            put("z", point.position.clone());
+            put("log_density", point.log_density.clone());
+            put("gradient", point.gradient.clone());
+            put("fits", self.fits.state()?);
         }
         if self.kept.has_draws() {
-            state.insert("gibbs.draws".into(), self.draws()?);
+            put("draws", self.kept.draws()?);
         }
         Ok(state)
     }
 
     fn restore(&mut self, mut state: TensorMap) -> Result<()> {
-        let mut take = |name: &str| state.remove(&format!("gibbs.{name}"));
-        let missing = || Error::config("--resume", "the checkpoint belongs to another solver; start again");
-        let (round, x, steps) = (take("round"), take("x"), take("steps"));
-        let (round, x, steps) =
-            (round.ok_or_else(missing)?, x.ok_or_else(missing)?, steps.ok_or_else(missing)?);
-        if x.dims() != self.x.dims() {
-            let (expected, found) = (self.x.dims().to_vec(), x.dims().to_vec());
-            return Err(Error::Shape { what: "chains of the checkpoint", expected, found });
+        let images = self.x.dims().to_vec();
+        let chains = images[0];
+        let draws = state.remove("gibbs.draws");
+        let mut take = |name: &str, shape: &[usize]| take(&mut state, &format!("gibbs.{name}"), shape);
+        let round = take("round", &[1])?.to_vec1::<i64>()?;
+        self.round = round.first().map_or(0, |n| n.unsigned_abs() as usize);
+        self.x = take("x", &images)?;
+        self.steps = StepSizes::from_state(&take("steps", &[chains + 1])?, chains, self.settings.acceptance)?;
+        self.point = None;
+        if self.round > 0 {
+            self.fits.restore(&take("fits", &[chains])?)?;
+            self.point = Some(Point {
+                position: take("z", &images)?,
+                log_density: take("log_density", &[chains])?,
+                gradient: take("gradient", &images)?,
+            });
         }
-        self.steps = StepSizes::from_state(&steps, self.x.dim(0)?, self.settings.acceptance)?;
-        self.round = round.to_scalar::<i64>()?.unsigned_abs() as usize;
-        self.x = x;
-        self.point = match (take("z"), take("log_density"), take("gradient")) {
-            (Some(position), Some(log_density), Some(gradient)) => {
-                Some(Point { position, log_density, gradient })
-            }
-            _ => None,
-        };
-        if let Some(fit) = take("fit") {
-            self.fit = hmc::to_host(&fit)?;
-        }
-        self.kept.restore(take("draws"))
+        self.kept.restore(draws)
     }
 }
 

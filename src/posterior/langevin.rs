@@ -1,10 +1,11 @@
-//! Kinetic Langevin dynamics on the posterior with a slightly smoothed prior: one denoiser evaluation a step.
+//! Annealed kinetic Langevin dynamics on the posterior with a smoothed prior: one denoiser evaluation a step.
 //!
 //! The target is p(y|z) p_s(z), where p_s is the prior diffused to the noise level s and
-//! grad log p_s = (D(z, s) - z) / s^2. Steps follow the BAOAB splitting (Leimkuhler and Matthews 2013), whose
-//! positions are exact for harmonic forces. Where the likelihood is singular its force is left out of the kicks and
-//! acts in the drift instead, as a Metropolis-adjusted flow: a rejected flow reverses the velocity, so the likelihood
-//! part of the splitting stays exact however steep it is.
+//! grad log p_s = (D(z, s) - z) / s^2; s may fall during the first steps, and draws are the denoised D(z, s).
+//! Steps follow the BAOAB splitting (Leimkuhler and Matthews 2013), whose positions are exact for harmonic forces.
+//! Where the likelihood is singular its force is left out of the kicks and acts in the drift instead, as a
+//! Metropolis-adjusted flow of many small steps: a rejected flow reverses the velocity, so the likelihood part of the
+//! splitting stays exact however steep it is.
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -14,47 +15,58 @@ use crate::{
     instrument::Problem,
     posterior::{
         Solver, Step,
-        hmc::{self, Point, Reference, StepSizes, compute_of, per_chain, squared_norm, to_host},
-        solver::TensorMap,
+        curvature::largest_curvature,
+        hmc::{self, Point, Reference, StepSizes, compute_of, per_chain, squared_norm},
+        restart::{self, Fits, Restart},
+        solver::{TensorMap, take},
         thinning::Thinning,
     },
     prior::{Denoiser, reverse::denoised},
     rng::Rng,
 };
 
-/// Settings of [`Langevin`].
+/// Settings of [`Langevin`]. Levels are in units of the prior's standard deviation per pixel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LangevinSettings {
-    /// Steps of the whole run, one denoiser evaluation each.
+    /// Steps in which the noise level falls geometrically, one denoiser evaluation each.
+    pub anneal: usize,
+    /// First noise level if there is annealing: about 5 from draws of the prior, about 1 from fitted particles.
+    pub start_level: f64,
+    /// Steps at the final noise level, one denoiser evaluation each.
     pub iterations: usize,
-    /// Fraction of the iterations before the first draw.
+    /// Fraction of these before the first draw.
     pub burn_in: f64,
     /// Draws kept of each chain, evenly spaced over the iterations after burn-in.
     pub draws: usize,
-    /// Noise level s of the smoothed prior, units of the prior's standard deviation; below what the data resolve.
+    /// Final noise level s of the smoothed prior; below what the data resolve.
     pub level: f64,
-    /// Step size in units of 1 / sqrt(largest curvature); stable below 2; positions are exact for harmonic forces.
+    /// Step size in units of 1 / sqrt(largest curvature), which is s for a singular likelihood; stable below 2.
     pub step: f64,
-    /// Friction in units of 1 / (standard deviation of the prior); 2 damps the widest directions critically.
+    /// Friction in units of 1 / (standard deviation of the smoothed prior); 2 damps the widest directions critically.
     pub friction: f64,
-    /// Leapfrog steps of one flow of a singular likelihood.
+    /// Largest number of leapfrog steps of one flow of a singular likelihood.
     pub leaps: usize,
-    /// Acceptance of these flows that each chain's step is adapted to during burn-in.
+    /// Acceptance of these flows that each chain's leapfrog step is adapted to until burn-in ends.
     pub acceptance: f64,
+    /// What becomes of chains in a wrong mode while the level falls.
+    pub restart: Restart,
 }
 
 impl Default for LangevinSettings {
     fn default() -> Self {
         Self {
+            anneal: 0,
+            start_level: 5.0,
             iterations: 400,
             burn_in: 0.25,
             draws: 16,
             level: 0.05,
             step: 1.0,
             friction: 1.0,
-            leaps: 4,
-            acceptance: 0.95,
+            leaps: 16,
+            acceptance: 0.9,
+            restart: Restart::default(),
         }
     }
 }
@@ -64,19 +76,32 @@ impl Default for LangevinSettings {
 pub struct Langevin {
     settings: LangevinSettings,
     finished: usize,
-    z: Tensor,
+    start: Tensor,
     motion: Option<Motion>,
+    fits: Fits,
     kept: Thinning,
 }
 
 /// What exists from the first step on.
 #[derive(Debug)]
 struct Motion {
+    /// Positions z with the likelihood there.
+    point: Point,
     velocity: Tensor,
+    /// Force of the kicks: the score, and the likelihood's gradient where that is smooth.
     force: Tensor,
-    /// Likelihood at the positions, kept only where it drives the drift.
-    point: Option<Point>,
-    steps: StepSizes,
+    /// Largest curvature of a smooth likelihood.
+    curvature: f64,
+    /// Leapfrog steps of a singular likelihood's flow, units of the noise level.
+    leaps: StepSizes,
+}
+
+/// How long the chains drift in one step.
+struct Pace {
+    /// Length of the step of each chain.
+    steps: Vec<f64>,
+    /// Leapfrog steps of half of it.
+    leaps: usize,
 }
 
 impl Langevin {
@@ -95,73 +120,108 @@ impl Langevin {
         if !(settings.step > 0.0 && settings.step < 2.0) {
             return wrong("step", "must lie between 0 and 2; use 1");
         }
-        if !(settings.level > 0.0 && settings.friction > 0.0) {
-            return wrong("level", "and solver.friction must be positive");
+        if !(settings.level > 0.0 && settings.start_level > 0.0 && settings.friction > 0.0) {
+            return wrong("level", "and solver.start_level and solver.friction must be positive");
         }
-        let burn_in = (settings.iterations as f64 * settings.burn_in) as usize;
-        let kept = Thinning::new(burn_in, settings.iterations, settings.draws);
-        Ok(Self { settings, finished: 0, z: start, motion: None, kept })
+        let burn_in = settings.anneal + (settings.iterations as f64 * settings.burn_in) as usize;
+        let kept = Thinning::new(burn_in, settings.anneal + settings.iterations, settings.draws);
+        let fits = Fits::new(start.dim(0)?);
+        Ok(Self { settings, finished: 0, start, motion: None, fits, kept })
     }
 
-    fn level(&self, prior: &dyn Denoiser) -> f64 {
-        (self.settings.level * prior.data_std()).max(prior.noise_range().0)
-    }
-
-    /// Force on the velocity at the kicks, and the denoised image.
-    fn force(&self, problem: &Problem, prior: &dyn Denoiser) -> Result<(Tensor, Tensor)> {
-        let level = self.level(prior);
-        let clean = denoised(prior, &self.z, level)?;
-        let score = ((&clean - &self.z)? / (level * level))?;
-        if problem.is_singular() {
-            return Ok((score, clean));
-        }
-        let (_, gradient) = problem.log_likelihood_and_gradient(&self.z)?;
-        Ok(((score + gradient)?, clean))
+    /// Noise level after `finished` steps, network unit.
+    fn level(&self, finished: usize, prior: &dyn Denoiser) -> f64 {
+        let s = &self.settings;
+        let left = s.anneal.saturating_sub(finished) as f64 / s.anneal.max(1) as f64;
+        (prior.data_std() * s.level * (s.start_level / s.level).powf(left)).max(prior.noise_range().0)
     }
 
     fn start(&self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Motion> {
-        let level = self.level(prior);
-        let (mut curvature, mut point) = (level.powi(-2), None);
-        if problem.is_singular() {
-            let mut target = |z: &Tensor| problem.log_likelihood_and_gradient(z);
-            point = Some(Point::new(self.z.clone(), &mut target)?);
+        let level = self.level(0, prior);
+        let point = Point::new(self.start.clone(), &mut likelihood(problem))?;
+        let curvature = if problem.is_singular() {
+            0.0
         } else {
-            curvature += largest_curvature(problem, &self.z, 0.1 * level, rng)?;
+            largest_curvature(problem, &self.start, 0.1 * level, rng)?
+        };
+        let (force, _) = force(problem, prior, &point, level)?;
+        let velocity = rng.normals(self.start.dims(), &compute_of(&self.start))?;
+        let largest = self.settings.step / 2.0;
+        let leaps = StepSizes::new(self.start.dim(0)?, 0.1, largest, self.settings.acceptance);
+        Ok(Motion { point, velocity, force, curvature, leaps })
+    }
+
+    /// Step lengths at a noise level. A flow takes as many leaps as the median chain needs; chains that would need
+    /// more than the largest number take shorter steps.
+    fn pace(&self, motion: &Motion, level: f64, singular: bool) -> Pace {
+        let step = self.settings.step / (level.powi(-2) + motion.curvature).sqrt();
+        let leap: Vec<f64> = motion.leaps.values().iter().map(|leap| leap * level).collect();
+        if !singular {
+            return Pace { steps: vec![step; leap.len()], leaps: 1 };
         }
-        let step = self.settings.step / curvature.sqrt();
-        Ok(Motion {
-            velocity: rng.normals(self.z.dims(), &compute_of(&self.z))?,
-            force: self.force(problem, prior)?.0,
-            point,
-            steps: StepSizes::new(self.z.dim(0)?, step, step, self.settings.acceptance),
-        })
+        let wanted = (0.5 * step / (motion.leaps.median() * level)).ceil() as usize;
+        let leaps = wanted.clamp(1, self.settings.leaps.max(1));
+        Pace { steps: leap.iter().map(|leap| step.min(2.0 * leaps as f64 * leap)).collect(), leaps }
     }
 
     /// Half a drift of every chain; returns the mean acceptance.
-    fn drift(&mut self, problem: &Problem, motion: &mut Motion, steps: &[f64], rng: &mut Rng) -> Result<f64> {
-        let Some(point) = &motion.point else {
-            let half = per_chain(steps.iter().map(|step| step / 2.0).collect(), &self.z)?;
-            self.z = (&self.z + motion.velocity.broadcast_mul(&half)?)?;
+    fn drift(&self, problem: &Problem, motion: &mut Motion, pace: &Pace, rng: &mut Rng) -> Result<f64> {
+        if !problem.is_singular() {
+            let half = half_of(&pace.steps, &motion.velocity)?;
+            motion.point.position = (&motion.point.position + motion.velocity.broadcast_mul(&half)?)?;
             return Ok(1.0);
-        };
-        let leaps = self.settings.leaps.max(1);
-        let times: Vec<f64> = steps.iter().map(|step| step / (2 * leaps) as f64).collect();
-        let mut target = |z: &Tensor| problem.log_likelihood_and_gradient(z);
-        let flow =
-            hmc::trajectory(&mut target, &Reference::Flat, point, &motion.velocity, &times, leaps, rng)?;
-        if self.finished < self.kept.first() {
-            motion.steps.adapt(&flow.acceptance);
         }
-        self.z = flow.point.position.clone();
+        let times: Vec<f64> = pace.steps.iter().map(|step| step / (2 * pace.leaps) as f64).collect();
+        let flow = hmc::trajectory(
+            &mut likelihood(problem),
+            &Reference::Flat,
+            &motion.point,
+            &motion.velocity,
+            &times,
+            pace.leaps,
+            rng,
+        )?;
+        if self.finished < self.kept.first() {
+            motion.leaps.adapt(&flow.acceptance);
+        }
+        motion.point = flow.point;
         motion.velocity = flow.velocity;
-        motion.point = Some(flow.point);
-        Ok(flow.acceptance.iter().sum::<f64>() / steps.len() as f64)
+        Ok(flow.acceptance.iter().sum::<f64>() / times.len() as f64)
     }
+
+    /// Replaces lost chains by copies of the others.
+    fn restart(&mut self, motion: &mut Motion, lost: &[bool], rng: &mut Rng) -> Result<()> {
+        let sources = restart::replacements(lost, rng);
+        let index = restart::index(&sources, &motion.velocity)?;
+        motion.point = motion.point.index_select(&index)?;
+        motion.velocity = motion.velocity.index_select(&index, 0)?;
+        motion.force = motion.force.index_select(&index, 0)?;
+        motion.leaps.copy_from(&sources);
+        self.fits.copy_from(&sources);
+        Ok(())
+    }
+}
+
+fn likelihood<'a>(problem: &'a Problem) -> impl FnMut(&Tensor) -> Result<(Tensor, Tensor)> + 'a {
+    |z| problem.log_likelihood_and_gradient(z)
+}
+
+/// Force of the kicks at a noise level, and the denoised positions.
+fn force(problem: &Problem, prior: &dyn Denoiser, point: &Point, level: f64) -> Result<(Tensor, Tensor)> {
+    let clean = denoised(prior, &point.position, level)?;
+    let score = ((&clean - &point.position)? / (level * level))?;
+    let force = if problem.is_singular() { score } else { (score + &point.gradient)? };
+    Ok((force, clean))
+}
+
+/// Half of every chain's step, to be broadcast.
+fn half_of(steps: &[f64], like: &Tensor) -> Result<Tensor> {
+    per_chain(steps.iter().map(|step| step / 2.0).collect(), like)
 }
 
 /// Half a step of velocity: v + (h/2) force.
 fn kick(motion: &mut Motion, steps: &[f64]) -> Result<()> {
-    let half = per_chain(steps.iter().map(|step| step / 2.0).collect(), &motion.velocity)?;
+    let half = half_of(steps, &motion.velocity)?;
     motion.velocity = (&motion.velocity + motion.force.broadcast_mul(&half)?)?;
     Ok(())
 }
@@ -176,36 +236,9 @@ fn thermostat(motion: &mut Motion, steps: &[f64], friction: f64, rng: &mut Rng) 
     Ok(())
 }
 
-/// Power iterations of [`largest_curvature`].
-const POWER_ITERATIONS: usize = 12;
-
-/// Largest curvature of -log p(y|x) over the chains at `x`, by power iteration on central differences of the
-/// gradient over a distance `reach` per pixel.
-///
-/// # Errors
-/// Those of the problem.
-pub fn largest_curvature(problem: &Problem, x: &Tensor, reach: f64, rng: &mut Rng) -> Result<f64> {
-    let pixels = (x.elem_count() / x.dim(0)?) as f64;
-    let mut direction = rng.normals(x.dims(), &compute_of(x))?;
-    let mut curvature = 0.0f64;
-    for _ in 0..POWER_ITERATIONS {
-        let norms = squared_norm(&direction)?;
-        let scale = norms.iter().map(|n| reach * (pixels / n.max(f64::MIN_POSITIVE)).sqrt()).collect();
-        let offset = direction.broadcast_mul(&per_chain(scale, x)?)?;
-        let (_, ahead) = problem.log_likelihood_and_gradient(&(x + &offset)?)?;
-        let (_, behind) = problem.log_likelihood_and_gradient(&(x - &offset)?)?;
-        direction = ((behind - ahead)? / (2.0 * reach * pixels.sqrt()))?;
-        curvature = squared_norm(&direction)?.into_iter().fold(0.0, f64::max).sqrt();
-    }
-    if curvature.is_finite() {
-        return Ok(curvature);
-    }
-    Err(Error::Diverged { what: "curvature of the likelihood".into(), step: 0 })
-}
-
 impl Solver for Langevin {
     fn steps(&self) -> usize {
-        self.settings.iterations
+        self.settings.anneal + self.settings.iterations
     }
 
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step> {
@@ -213,26 +246,40 @@ impl Solver for Langevin {
             Some(motion) => motion,
             None => self.start(problem, prior, rng)?,
         };
-        let steps = motion.steps.values();
-        kick(&mut motion, &steps)?;
-        let first = self.drift(problem, &mut motion, &steps, rng)?;
-        thermostat(&mut motion, &steps, self.settings.friction / prior.data_std(), rng)?;
-        let second = self.drift(problem, &mut motion, &steps, rng)?;
-        let (force, clean) = self.force(problem, prior)?;
-        motion.force = force;
-        kick(&mut motion, &steps)?;
-        self.kept.offer(self.finished, &clean);
-        self.finished += 1;
-        let temperature = squared_norm(&motion.velocity)?.iter().sum::<f64>() / self.z.elem_count() as f64;
-        let mut metrics = vec![
-            ("step", motion.steps.median()),
-            ("temperature", temperature),
-            ("acceptance", (first + second) / 2.0),
-        ];
-        if let Some(point) = &motion.point {
-            let values = to_host(&point.log_density)?;
-            metrics.push(("log_likelihood", values.iter().sum::<f64>() / values.len() as f64));
+        let level = self.level(self.finished, prior);
+        let singular = problem.is_singular();
+        let pace = self.pace(&motion, level, singular);
+        kick(&mut motion, &pace.steps)?;
+        let first = self.drift(problem, &mut motion, &pace, rng)?;
+        let friction = self.settings.friction / prior.data_std().hypot(level);
+        thermostat(&mut motion, &pace.steps, friction, rng)?;
+        let second = self.drift(problem, &mut motion, &pace, rng)?;
+        if !singular {
+            motion.point = Point::new(motion.point.position, &mut likelihood(problem))?;
         }
+        let (force, clean) = force(problem, prior, &motion.point, self.level(self.finished + 1, prior))?;
+        motion.force = force;
+        kick(&mut motion, &pace.steps)?;
+        self.kept.offer(self.finished, &clean);
+        let log_likelihood = self.fits.observe(&motion.point.log_density)?;
+        let rule = &self.settings.restart;
+        let lost = self.fits.lost(rule, problem);
+        let due = self.finished > 0 && self.finished.is_multiple_of(rule.every.max(1));
+        let restarts = due && self.finished < self.settings.anneal && level > rule.level * prior.data_std();
+        if restarts {
+            self.restart(&mut motion, &lost, rng)?;
+        }
+        self.finished += 1;
+        let squares: f64 = squared_norm(&motion.velocity)?.iter().sum();
+        let metrics = vec![
+            ("level", level),
+            ("log_likelihood", log_likelihood),
+            ("temperature", squares / motion.velocity.elem_count() as f64),
+            ("acceptance", (first + second) / 2.0),
+            ("step", pace.steps.iter().sum::<f64>() / pace.steps.len() as f64),
+            ("lost", restart::count(&lost)),
+            ("restarted", if restarts { restart::count(&lost) } else { 0.0 }),
+        ];
         self.motion = Some(motion);
         Ok(Step { stage: "langevin", metrics })
     }
@@ -242,48 +289,53 @@ impl Solver for Langevin {
     }
 
     fn state(&self) -> Result<TensorMap> {
-        let mut state = TensorMap::from([
-            ("langevin.finished".into(), Tensor::new(self.finished as i64, &Device::Cpu)?),
-            ("langevin.z".into(), self.z.clone()),
-        ]);
+        let mut state = TensorMap::from([(
+            "langevin.finished".into(),
+            Tensor::new(&[self.finished as i64], &Device::Cpu)?,
+        )]);
+        let mut put = |name: &str, tensor: Tensor| state.insert(format!("langevin.{name}"), tensor);
         if let Some(motion) = &self.motion {
-            state.insert("langevin.velocity".into(), motion.velocity.clone());
-            state.insert("langevin.force".into(), motion.force.clone());
-            state.insert("langevin.steps".into(), motion.steps.state()?);
-            if let Some(point) = &motion.point {
-                state.insert("langevin.log_density".into(), point.log_density.clone());
-                state.insert("langevin.gradient".into(), point.gradient.clone());
-            }
+            put("z", motion.point.position.clone());
+            put("log_density", motion.point.log_density.clone());
+            put("gradient", motion.point.gradient.clone());
+            put("velocity", motion.velocity.clone());
+            put("force", motion.force.clone());
+            put("curvature", Tensor::new(&[motion.curvature], &Device::Cpu)?);
+            put("leaps", motion.leaps.state()?);
+            put("fits", self.fits.state()?);
         }
         if self.kept.has_draws() {
-            state.insert("langevin.draws".into(), self.draws()?);
+            put("draws", self.kept.draws()?);
         }
         Ok(state)
     }
 
     fn restore(&mut self, mut state: TensorMap) -> Result<()> {
-        let mut take = |name: &str| state.remove(&format!("langevin.{name}"));
-        let missing = || Error::config("--resume", "the checkpoint belongs to another solver; start again");
-        let (finished, z) = (take("finished").ok_or_else(missing)?, take("z").ok_or_else(missing)?);
-        if z.dims() != self.z.dims() {
-            let (expected, found) = (self.z.dims().to_vec(), z.dims().to_vec());
-            return Err(Error::Shape { what: "chains of the checkpoint", expected, found });
+        let images = self.start.dims().to_vec();
+        let chains = images[0];
+        let draws = state.remove("langevin.draws");
+        let mut take = |name: &str, shape: &[usize]| take(&mut state, &format!("langevin.{name}"), shape);
+        let finished = take("finished", &[1])?.to_vec1::<i64>()?;
+        self.finished = finished.first().map_or(0, |n| n.unsigned_abs() as usize);
+        self.motion = None;
+        if self.finished > 0 {
+            self.fits.restore(&take("fits", &[chains])?)?;
+            self.motion = Some(Motion {
+                point: Point {
+                    position: take("z", &images)?,
+                    log_density: take("log_density", &[chains])?,
+                    gradient: take("gradient", &images)?,
+                },
+                velocity: take("velocity", &images)?,
+                force: take("force", &images)?,
+                curvature: hmc::to_host(&take("curvature", &[1])?)?.into_iter().sum(),
+                leaps: StepSizes::from_state(
+                    &take("leaps", &[chains + 1])?,
+                    chains,
+                    self.settings.acceptance,
+                )?,
+            });
         }
-        self.motion = match (take("velocity"), take("force"), take("steps")) {
-            (Some(velocity), Some(force), Some(saved)) => {
-                let steps = StepSizes::from_state(&saved, z.dim(0)?, self.settings.acceptance)?;
-                let point = match (take("log_density"), take("gradient")) {
-                    (Some(log_density), Some(gradient)) => {
-                        Some(Point { position: z.clone(), log_density, gradient })
-                    }
-                    _ => None,
-                };
-                Some(Motion { velocity, force, point, steps })
-            }
-            _ => None,
-        };
-        self.finished = finished.to_scalar::<i64>()?.unsigned_abs() as usize;
-        self.z = z;
-        self.kept.restore(take("draws"))
+        self.kept.restore(draws)
     }
 }

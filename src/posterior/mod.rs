@@ -3,11 +3,13 @@
 pub mod alignment;
 mod catalogue;
 pub mod chains;
+pub mod curvature;
 pub mod diagnostics;
 pub mod gibbs;
 pub mod hmc;
 pub mod langevin;
 pub mod ppm;
+pub mod restart;
 pub mod run;
 mod sequence;
 pub mod solver;
