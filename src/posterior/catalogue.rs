@@ -40,7 +40,7 @@ pub enum SolverSettings {
         #[serde(default)]
         sampling: GibbsSettings,
     },
-    /// Kinetic Langevin dynamics from draws of the prior.
+    /// Annealed kinetic Langevin dynamics from draws of the prior.
     Langevin {
         /// The chains.
         #[serde(default)]
@@ -71,7 +71,7 @@ impl Default for StartSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Correction {
-    /// Split Gibbs for singular likelihoods, kinetic Langevin dynamics for smooth ones.
+    /// Kinetic Langevin dynamics, annealed only where the likelihood is singular: modes of closures are far apart.
     #[default]
     Auto,
     /// Split Gibbs sampling.
@@ -98,7 +98,8 @@ impl Default for CorrectionSettings {
     fn default() -> Self {
         // Particles already lie within about one standard deviation of the posterior.
         let gibbs = GibbsSettings { start_level: 1.0, anneal: 60, ..GibbsSettings::default() };
-        Self { kind: Correction::Auto, gibbs, langevin: LangevinSettings::default() }
+        let langevin = LangevinSettings { start_level: 1.0, anneal: 150, ..LangevinSettings::default() };
+        Self { kind: Correction::Auto, gibbs, langevin }
     }
 }
 
@@ -164,7 +165,7 @@ impl StartSettings {
 impl CorrectionSettings {
     fn after_ppm(self, singular: bool) -> Option<Continue> {
         match self.kind {
-            Correction::Auto if singular => Some(gibbs(self.gibbs)),
+            Correction::Auto if !singular => Some(langevin(LangevinSettings { anneal: 0, ..self.langevin })),
             Correction::Gibbs => Some(gibbs(self.gibbs)),
             Correction::Auto | Correction::Langevin => Some(langevin(self.langevin)),
             Correction::None => None,
@@ -206,7 +207,7 @@ pub fn catalogue() -> &'static [Entry] {
         },
         Entry {
             name: "langevin",
-            summary: "kinetic Langevin dynamics from prior draws: one mode, best for smooth likelihoods",
+            summary: "annealed kinetic Langevin dynamics from prior draws: fewest network passes for a draw, any likelihood",
             needs: &["denoiser", "likelihood gradient"],
         },
     ]

@@ -56,7 +56,7 @@ pub struct LangevinSettings {
 impl Default for LangevinSettings {
     fn default() -> Self {
         Self {
-            anneal: 0,
+            anneal: 300,
             start_level: 5.0,
             iterations: 400,
             burn_in: 0.25,

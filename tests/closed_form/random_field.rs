@@ -209,12 +209,12 @@ fn split_gibbs_matches_the_exact_field() {
 
 #[test]
 fn langevin_matches_the_exact_field() {
-    let settings = LangevinSettings::default();
+    let settings = LangevinSettings { anneal: 100, iterations: 300, ..LangevinSettings::default() };
     check("Langevin", |start| Box::new(Langevin::new(settings.clone(), start).unwrap()), false);
 }
 
 #[test]
 fn langevin_with_likelihood_flows_matches_the_exact_field() {
-    let settings = LangevinSettings::default();
+    let settings = LangevinSettings { anneal: 100, iterations: 300, ..LangevinSettings::default() };
     check("Langevin, flows", |start| Box::new(Langevin::new(settings.clone(), start).unwrap()), true);
 }
