@@ -98,7 +98,7 @@ impl Default for CorrectionSettings {
     fn default() -> Self {
         // Particles already lie within about one standard deviation of the posterior.
         let gibbs = GibbsSettings { start_level: 1.0, anneal: 60, ..GibbsSettings::default() };
-        let langevin = LangevinSettings { start_level: 1.0, anneal: 150, ..LangevinSettings::default() };
+        let langevin = LangevinSettings { start_level: 1.0, anneal: 250, ..LangevinSettings::default() };
         Self { kind: Correction::Auto, gibbs, langevin }
     }
 }

@@ -56,9 +56,9 @@ pub struct LangevinSettings {
 impl Default for LangevinSettings {
     fn default() -> Self {
         Self {
-            anneal: 300,
+            anneal: 400,
             start_level: 5.0,
-            iterations: 400,
+            iterations: 500,
             burn_in: 0.25,
             draws: 16,
             level: 0.05,
