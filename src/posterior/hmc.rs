@@ -197,6 +197,13 @@ impl StepSizes {
         }
     }
 
+    /// Shortens the steps of the marked chains by a fifth.
+    pub fn shorten(&mut self, marked: &[bool]) {
+        for (log, _) in self.log.iter_mut().zip(marked).filter(|(_, marked)| **marked) {
+            *log += 0.8f64.ln();
+        }
+    }
+
     /// Chain i continues with the step of chain `sources[i]`.
     pub fn copy_from(&mut self, sources: &[usize]) {
         self.log = sources.iter().map(|&i| self.log[i]).collect();
@@ -274,7 +281,7 @@ pub(crate) fn squared_norm(x: &Tensor) -> Result<Vec<f64>> {
 }
 
 /// Batch elements of `yes` where `mask` `[B]` is 1, of `no` where it is 0; values not taken may be infinite.
-fn select(mask: &Tensor, yes: &Tensor, no: &Tensor) -> Result<Tensor> {
+pub(crate) fn select(mask: &Tensor, yes: &Tensor, no: &Tensor) -> Result<Tensor> {
     let mut shape = vec![1; yes.rank()];
     shape[0] = mask.elem_count();
     Ok(mask.reshape(shape)?.broadcast_as(yes.shape())?.where_cond(yes, no)?)

@@ -62,8 +62,8 @@ impl Default for LangevinSettings {
             burn_in: 0.25,
             draws: 16,
             level: 0.05,
-            step: 1.0,
-            friction: 1.0,
+            step: 0.7,
+            friction: 2.0,
             leaps: 16,
             acceptance: 0.9,
             restart: Restart::default(),
@@ -214,6 +214,26 @@ fn force(problem: &Problem, prior: &dyn Denoiser, point: &Point, level: f64) -> 
     Ok((force, clean))
 }
 
+/// Mean squared velocity per pixel from which a chain is too hot. In equilibrium it is 1 +- sqrt(2 / pixels).
+const HOT: f64 = 1.25;
+
+/// Gives fresh velocities and shorter steps to chains that heat up: kicks that fall into step with a fast oscillation
+/// of the likelihood pump energy into it. Chains in equilibrium are never touched. Returns the mean temperature.
+fn cool(motion: &mut Motion, rng: &mut Rng) -> Result<f64> {
+    let pixels = motion.velocity.elem_count() as f64;
+    let squares = squared_norm(&motion.velocity)?;
+    let temperatures: Vec<f64> = squares.iter().map(|v| v * squares.len() as f64 / pixels).collect();
+    let hot: Vec<bool> = temperatures.iter().map(|temperature| *temperature > HOT).collect();
+    if hot.contains(&true) {
+        let fresh = rng.normals(motion.velocity.dims(), &compute_of(&motion.velocity))?;
+        let mask: Vec<u8> = hot.iter().map(|hot| u8::from(*hot)).collect();
+        let mask = Tensor::from_vec(mask, hot.len(), &Device::Cpu)?.to_device(fresh.device())?;
+        motion.velocity = hmc::select(&mask, &fresh, &motion.velocity)?;
+        motion.leaps.shorten(&hot);
+    }
+    Ok(temperatures.iter().sum::<f64>() / temperatures.len() as f64)
+}
+
 /// Half of every chain's step, to be broadcast.
 fn half_of(steps: &[f64], like: &Tensor) -> Result<Tensor> {
     per_chain(steps.iter().map(|step| step / 2.0).collect(), like)
@@ -270,11 +290,11 @@ impl Solver for Langevin {
             self.restart(&mut motion, &lost, rng)?;
         }
         self.finished += 1;
-        let squares: f64 = squared_norm(&motion.velocity)?.iter().sum();
+        let temperature = cool(&mut motion, rng)?;
         let metrics = vec![
             ("level", level),
             ("log_likelihood", log_likelihood),
-            ("temperature", squares / motion.velocity.elem_count() as f64),
+            ("temperature", temperature),
             ("acceptance", (first + second) / 2.0),
             ("step", pace.steps.iter().sum::<f64>() / pace.steps.len() as f64),
             ("lost", restart::count(&lost)),
