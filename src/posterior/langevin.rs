@@ -214,8 +214,9 @@ fn force(problem: &Problem, prior: &dyn Denoiser, point: &Point, level: f64) -> 
     Ok((force, clean))
 }
 
-/// Mean squared velocity per pixel from which a chain is too hot. In equilibrium it is 1 +- sqrt(2 / pixels).
-const HOT: f64 = 1.25;
+/// Standard deviations of the mean squared velocity, 1 +- sqrt(2 / pixels) in equilibrium, and the further excess from
+/// which a chain is too hot.
+const HOT: (f64, f64) = (10.0, 0.25);
 
 /// Gives fresh velocities and shorter steps to chains that heat up: kicks that fall into step with a fast oscillation
 /// of the likelihood pump energy into it. Chains in equilibrium are never touched. Returns the mean temperature.
@@ -223,7 +224,8 @@ fn cool(motion: &mut Motion, rng: &mut Rng) -> Result<f64> {
     let pixels = motion.velocity.elem_count() as f64;
     let squares = squared_norm(&motion.velocity)?;
     let temperatures: Vec<f64> = squares.iter().map(|v| v * squares.len() as f64 / pixels).collect();
-    let hot: Vec<bool> = temperatures.iter().map(|temperature| *temperature > HOT).collect();
+    let limit = 1.0 + HOT.0 * (2.0 * squares.len() as f64 / pixels).sqrt() + HOT.1;
+    let hot: Vec<bool> = temperatures.iter().map(|temperature| *temperature > limit).collect();
     if hot.contains(&true) {
         let fresh = rng.normals(motion.velocity.dims(), &compute_of(&motion.velocity))?;
         let mask: Vec<u8> = hot.iter().map(|hot| u8::from(*hot)).collect();
