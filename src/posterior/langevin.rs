@@ -31,7 +31,7 @@ use crate::{
 pub struct LangevinSettings {
     /// Steps in which the noise level falls geometrically, one denoiser evaluation each.
     pub anneal: usize,
-    /// First noise level if there is annealing: about 5 from draws of the prior, about 1 from fitted particles.
+    /// First noise level if there is annealing: about 3 from draws of the prior, about 1 from fitted particles.
     pub start_level: f64,
     /// Steps at the final noise level, one denoiser evaluation each.
     pub iterations: usize,
@@ -56,9 +56,9 @@ pub struct LangevinSettings {
 impl Default for LangevinSettings {
     fn default() -> Self {
         Self {
-            anneal: 400,
-            start_level: 5.0,
-            iterations: 500,
+            anneal: 500,
+            start_level: 3.0,
+            iterations: 400,
             burn_in: 0.25,
             draws: 16,
             level: 0.05,
