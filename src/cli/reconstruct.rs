@@ -108,6 +108,10 @@ impl Reconstruct {
             layers.merge(json!({ "data": self.input }), "command line");
         }
         layers.merge_environment(std::env::vars())?;
+        // The choice of a solver comes before the settings of it.
+        if let Some(name) = &self.solver {
+            layers.merge(json!({ "solver": { "name": name } }), "flag");
+        }
         for setting in &self.set {
             let (key, value) = setting.split_once('=').ok_or_else(|| {
                 Error::config("--set", format!("`{setting}` is not KEY=VALUE, for example seed=2"))
@@ -123,7 +127,6 @@ impl Reconstruct {
         let mut put = |name: &str, value: Option<Value>| value.map(|value| flags.insert(name.into(), value));
         put("instrument", self.instrument.as_ref().map(|name| json!(name)));
         put("prior", self.prior.as_ref().map(|name| json!(name)));
-        put("solver", self.solver.as_ref().map(|name| json!({ "name": name })));
         put("samples", self.samples.map(|count| json!(count)));
         put("seed", self.seed.map(|seed| json!(seed)));
         put("device", self.device.as_ref().map(|name| json!(name)));

@@ -137,6 +137,13 @@ fn settings_show_their_origin_and_mistakes_their_place() {
     assert!(origin("vlbi.average").ends_with("# eht2017"), "{text}");
     assert!(origin("prior").ends_with("# default"), "{text}");
 
+    let output = antumbra(&["reconstruct", run_file, "--print-config", "--solver", "gibbs"])
+        .args(["--set", "solver.start.chains=16"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("solver.name: \"gibbs\"") && text.contains("solver.start.chains: 16"), "{text}");
+
     for (arguments, expected) in [
         (vec!["--set", "vlbi.fov=160"], "uas"),
         (vec!["--set", "vlbi.fovv=160 uas"], "fovv"),
