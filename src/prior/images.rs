@@ -55,7 +55,7 @@ impl ImageSet {
     /// # Errors
     /// A number of values that is not a whole, positive number of images.
     pub fn new(values: Vec<f32>, pixels: usize) -> Result<Self> {
-        if pixels == 0 || values.is_empty() || values.len() % (pixels * pixels) != 0 {
+        if pixels == 0 || values.is_empty() || !values.len().is_multiple_of(pixels * pixels) {
             let (expected, found) = (vec![1, pixels, pixels], vec![values.len()]);
             return Err(Error::Shape { what: "training images", expected, found });
         }

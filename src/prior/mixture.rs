@@ -87,7 +87,11 @@ impl Mixture {
     /// A row of another length than the image, or a noise level that is not positive.
     pub fn linear_posterior(&self, rows: &[Vec<f64>], data: &[f64], sigma: f64) -> Result<Vec<Posterior>> {
         let count = self.shape.iter().product::<usize>();
-        if rows.len() != data.len() || rows.iter().any(|row| row.len() != count) || !(sigma > 0.0) {
+        if rows.len() != data.len()
+            || rows.iter().any(|row| row.len() != count)
+            || sigma.is_nan()
+            || sigma <= 0.0
+        {
             let problem = format!("needs {} rows of {count} numbers and positive noise", data.len());
             return Err(Error::config("data", problem));
         }

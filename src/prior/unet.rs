@@ -83,7 +83,7 @@ impl Architecture {
             return refuse("sizes must lie between 1 and 4096, with at most 8 widths".into());
         }
         let factor = self.patch << (self.widths.len() - 1);
-        if self.pixels % factor != 0 {
+        if !self.pixels.is_multiple_of(factor) {
             return refuse(format!("{} pixels are not a multiple of {factor}", self.pixels));
         }
         if let Some(width) = self.widths.iter().find(|&width| width % self.groups != 0) {

@@ -190,21 +190,21 @@ impl<T: Real> Block<'_, T> {
                     let image = self.image.as_ptr().add(input * self.g.padded() + shift + at);
                     let weight = values.as_ptr().add(first * row + input * depth + tap);
                     let pixels: [V; N] = array::from_fn(|n| V::load(image.add(n * V::LANES)));
-                    for m in 0..M {
+                    for (m, total) in total.iter_mut().enumerate() {
                         let weight = V::splat(*weight.add(m * row));
-                        for n in 0..N {
-                            total[m][n] = weight.mul_add(pixels[n], total[m][n]);
+                        for (total, &pixels) in total.iter_mut().zip(&pixels) {
+                            *total = weight.mul_add(pixels, *total);
                         }
                     }
                 }
             }
         }
         let length = sums.len() / M;
-        for m in 0..M {
+        for (m, total) in total.iter().enumerate() {
             let target = &mut sums[m * length + at..][..N * V::LANES];
-            for n in 0..N {
+            for (n, total) in total.iter().enumerate() {
                 // SAFETY: the slice holds N registers.
-                unsafe { total[m][n].store(target.as_mut_ptr().add(n * V::LANES)) };
+                unsafe { total.store(target.as_mut_ptr().add(n * V::LANES)) };
             }
         }
         N * V::LANES

@@ -160,8 +160,8 @@ mod tests {
     #[test]
     fn gradients_add_to_those_of_other_terms() {
         let x = Var::from_tensor(&image((2, 3, 4, 6))).unwrap();
-        let terms: [(fn(&Tensor) -> Result<Tensor>, f64); 2] = [(average2, 0.25), (repeat2, 4.0)];
-        for (function, slope) in terms {
+        type Resample = fn(&Tensor) -> Result<Tensor>;
+        for (function, slope) in [(average2 as Resample, 0.25), (repeat2 as Resample, 4.0)] {
             for swapped in [false, true] {
                 let own = function(&x).unwrap().sum_all().unwrap();
                 let other = (x.as_tensor() * 3.0).unwrap().sum_all().unwrap();

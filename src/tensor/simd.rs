@@ -91,7 +91,7 @@ impl Real for f32 {
         // ln(2) in two parts, the first with few digits, so that the subtraction is exact.
         const LN2_HIGH: f32 = 0.693_359_4;
         const LN2_LOW: f32 = -2.121_944_4e-4;
-        let x = self.max(-87.0).min(88.0);
+        let x = self.clamp(-87.0, 88.0);
         let rounded = x * std::f32::consts::LOG2_E + ROUND;
         let n = rounded - ROUND;
         let r = x - n * LN2_HIGH - n * LN2_LOW;

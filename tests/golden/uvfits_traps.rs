@@ -4,6 +4,11 @@ use antumbra::instrument::vlbi::{Observation, Visibility};
 
 use super::raw_uvfits::*;
 
+/// What a trap does to a plain file.
+type Change = fn(&mut RawUvfits);
+/// Real part, imaginary part and weight of a group, channel, IF and hand.
+type Values = fn(usize, usize, usize, usize) -> [f64; 3];
+
 fn close(found: f64, expected: f64) {
     assert!((found - expected).abs() <= 1e-6 * expected.abs().max(1e-9), "{found} instead of {expected}");
 }
@@ -46,7 +51,7 @@ fn a_plain_file_is_read() {
 /// Each change leaves the physical content of the file as it was.
 #[test]
 fn other_ways_to_store_the_same_are_read_alike() {
-    let changes: [(&str, fn(&mut RawUvfits)); 19] = [
+    let changes: [(&str, Change); 19] = [
         ("no CTYPE for the IF axis", |raw| raw.axes[3].kind = ""),
         ("no IF axis", |raw| {
             raw.axes.remove(3);
@@ -153,7 +158,7 @@ fn hands_become_stokes_i() {
     close(both.value.im, 1.0);
     close(both.sigma, (0.25_f64 + 1.0).sqrt() / 2.0);
     // One hand flagged in every way that files use: the other stands for I.
-    let flagged: [fn(usize, usize, usize, usize) -> [f64; 3]; 6] = [
+    let flagged: [Values; 6] = [
         |_, _, _, hand| [[1.0, 0.0, 4.0], [3.0, 2.0, 0.0]][hand % 2],
         |_, _, _, hand| [[1.0, 0.0, 4.0], [3.0, 2.0, -1.0]][hand % 2],
         |_, _, _, hand| [[1.0, 0.0, 4.0], [3.0, 2.0, f64::NAN]][hand % 2],
