@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::report::{decimals, with_unit, words};
+use crate::features::ring;
 
 /// Chi-square per datum up to which the samples fit, and from which on they do not.
 const GOOD_FIT: f64 = 1.5;
@@ -72,12 +73,17 @@ fn convergence(diagnostics: &Value) -> Option<String> {
 }
 
 fn features(diagnostics: &Value) -> Option<String> {
-    let diameter = diagnostics.get("features")?.get("ring_diameter_uas")?;
-    let bound = |key: &str| diameter.get(key).and_then(Value::as_f64);
+    let features = diagnostics.get("features")?;
+    let bound = |key: &str| features.get("ring_diameter_uas")?.get(key)?.as_f64();
     let [median, q16, q84] = [bound("median")?, bound("q16")?, bound("q84")?];
     let digits = decimals(0.5 * (q84 - q16));
     let (name, unit) = with_unit("ring_diameter_uas");
-    Some(format!("{name} {median:.digits$} {unit}, 68 % interval {q16:.digits$} to {q84:.digits$} {unit}."))
+    let angle = features.get("ring_position_angle_deg").and_then(|angle| angle.get("median")?.as_f64());
+    let bright = angle.map(|angle| format!("; brighter in the {}", ring::side(angle.to_radians())));
+    Some(format!(
+        "{name} {median:.digits$} {unit}, 68 % interval {q16:.digits$} to {q84:.digits$} {unit}{}.",
+        bright.unwrap_or_default()
+    ))
 }
 
 fn calibration(diagnostics: &Value) -> Option<String> {
@@ -99,7 +105,11 @@ mod tests {
         let diagnostics = json!({
             "samples": 8, "chains": 4, "rhat_max": 1.31, "ess_bulk_min": 9.0, "calibrated": false,
             "chi2": { "closure_phase": { "mean": 1.2 }, "flux": { "mean": 0.1 }, "amplitude": { "mean": 7.0 } },
-            "features": {}, "warnings": ["a", "b"],
+            "features": {
+                "ring_diameter_uas": { "median": 41.24, "q16": 40.1, "q84": 42.3 },
+                "ring_position_angle_deg": { "median": 172.0, "q16": 160.0, "q84": 180.0 },
+            },
+            "warnings": ["a", "b"],
         });
         let verdict = verdict(&diagnostics);
         let text = verdict.lines.join("\n");
@@ -110,6 +120,7 @@ mod tests {
         }
         assert!(text.contains("the chains disagree (R-hat 1.31), worth 9 independent ones, few"), "{text}");
         assert!(text.contains("were not recovered"), "{text}");
+        assert!(text.contains("Ring diameter 41.2 µas, 68 % interval 40.1 to 42.3 µas; brighter in the south."));
     }
 
     #[test]
