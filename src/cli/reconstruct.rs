@@ -45,7 +45,7 @@ pub(super) struct Reconstruct {
     /// Number of threads; 0 means all cores
     #[arg(short = 'j', long)]
     threads: Option<u64>,
-    /// Any setting by its dotted path, for example solver.correction.rounds=200; may be repeated
+    /// Any setting by its dotted path, for example solver.correction.gibbs.rounds=200; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Continue an interrupted run from its checkpoint

@@ -120,7 +120,9 @@ mod tests {
         }
         assert!(text.contains("the chains disagree (R-hat 1.31), worth 9 independent ones, few"), "{text}");
         assert!(text.contains("were not recovered"), "{text}");
-        assert!(text.contains("Ring diameter 41.2 µas, 68 % interval 40.1 to 42.3 µas; brighter in the south."));
+        assert!(
+            text.contains("Ring diameter 41.2 µas, 68 % interval 40.1 to 42.3 µas; brighter in the south.")
+        );
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl Solver for Gibbs {
             ("level", level),
             ("log_likelihood", log_likelihood),
             ("acceptance", acceptance),
-            ("step", self.steps.median()),
+            ("step_size", self.steps.median()),
             ("lost", restart::count(&lost)),
             ("restarted", if restarts { restart::count(&lost) } else { 0.0 }),
         ];

@@ -118,7 +118,7 @@ impl Langevin {
             return wrong("burn_in", "is a fraction between 0 and 1; use 0.25");
         }
         if !(settings.step > 0.0 && settings.step < 2.0) {
-            return wrong("step", "must lie between 0 and 2; use 1");
+            return wrong("step_size", "must lie between 0 and 2; use 1");
         }
         if !(settings.level > 0.0 && settings.start_level > 0.0 && settings.friction > 0.0) {
             return wrong("level", "and solver.start_level and solver.friction must be positive");
@@ -298,7 +298,7 @@ impl Solver for Langevin {
             ("log_likelihood", log_likelihood),
             ("temperature", temperature),
             ("acceptance", (first + second) / 2.0),
-            ("step", pace.steps.iter().sum::<f64>() / pace.steps.len() as f64),
+            ("step_size", pace.steps.iter().sum::<f64>() / pace.steps.len() as f64),
             ("lost", restart::count(&lost)),
             ("restarted", if restarts { restart::count(&lost) } else { 0.0 }),
         ];
@@ -325,6 +325,8 @@ impl Solver for Langevin {
             put("curvature", Tensor::new(&[motion.curvature], &Device::Cpu)?);
             put("leaps", motion.leaps.state()?);
             put("fits", self.fits.state()?);
+        } else {
+            put("start", self.start.clone());
         }
         if self.kept.has_draws() {
             put("draws", self.kept.draws()?);
@@ -340,7 +342,9 @@ impl Solver for Langevin {
         let finished = take("finished", &[1])?.to_vec1::<i64>()?;
         self.finished = finished.first().map_or(0, |n| n.unsigned_abs() as usize);
         self.motion = None;
-        if self.finished > 0 {
+        if self.finished == 0 {
+            self.start = take("start", &images)?;
+        } else {
             self.fits.restore(&take("fits", &[chains])?)?;
             self.motion = Some(Motion {
                 point: Point {

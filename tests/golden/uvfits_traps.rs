@@ -6,7 +6,7 @@ use super::raw_uvfits::*;
 
 /// What a trap does to a plain file.
 type Change = fn(&mut RawUvfits);
-/// Real part, imaginary part and weight of a group, channel, IF and hand.
+/// Real part, imaginary part and weight by the indices of a datum, the hand last.
 type Values = fn(usize, usize, usize, usize) -> [f64; 3];
 
 fn close(found: f64, expected: f64) {

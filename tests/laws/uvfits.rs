@@ -22,7 +22,8 @@ fn an_observation_survives_writing() {
     assert_eq!(copy.visibilities.len(), observation.visibilities.len());
     for (a, b) in copy.visibilities.iter().zip(&observation.visibilities) {
         let length = b.u.hypot(b.v);
-        assert_eq!((a.stations, a.value, a.integration), (b.stations, b.value, b.integration));
+        assert_eq!((a.stations, a.integration), (b.stations, b.integration));
+        assert!((a.value - b.value).norm() <= SINGLE * b.value.norm());
         assert!((a.time - b.time).abs() < 1e-6);
         assert!((a.sigma / b.sigma - 1.0).abs() < SINGLE);
         assert!((a.u - b.u).hypot(a.v - b.v) < SINGLE * length);
