@@ -71,7 +71,7 @@ impl Default for StartSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Correction {
-    /// Kinetic Langevin dynamics, annealed only where the likelihood is singular: modes of closures are far apart.
+    /// Annealed split Gibbs sampling for singular likelihoods, kinetic Langevin dynamics for smooth ones.
     #[default]
     Auto,
     /// Split Gibbs sampling.
@@ -97,7 +97,7 @@ pub struct CorrectionSettings {
 impl Default for CorrectionSettings {
     fn default() -> Self {
         // Particles already lie within about one standard deviation of the posterior.
-        let gibbs = GibbsSettings { start_level: 1.0, anneal: 60, ..GibbsSettings::default() };
+        let gibbs = GibbsSettings { start_level: 2.0, anneal: 120, rounds: 160, ..GibbsSettings::default() };
         let langevin = LangevinSettings { start_level: 1.0, anneal: 250, ..LangevinSettings::default() };
         Self { kind: Correction::Auto, gibbs, langevin }
     }
@@ -166,8 +166,8 @@ impl CorrectionSettings {
     fn after_ppm(self, singular: bool) -> Option<Continue> {
         match self.kind {
             Correction::Auto if !singular => Some(langevin(LangevinSettings { anneal: 0, ..self.langevin })),
-            Correction::Gibbs => Some(gibbs(self.gibbs)),
-            Correction::Auto | Correction::Langevin => Some(langevin(self.langevin)),
+            Correction::Auto | Correction::Gibbs => Some(gibbs(self.gibbs)),
+            Correction::Langevin => Some(langevin(self.langevin)),
             Correction::None => None,
         }
     }

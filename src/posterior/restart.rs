@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    diagnostics::{LOST, below_better_half, scatter},
+    diagnostics::{below_better_half, scatter},
     hmc::to_host,
 };
 use crate::{Result, instrument::Problem, rng::Rng};
@@ -29,7 +29,7 @@ pub struct Restart {
 
 impl Default for Restart {
     fn default() -> Self {
-        Self { threshold: LOST, level: 0.2, every: 5 }
+        Self { threshold: 2.0, level: 0.055, every: 5 }
     }
 }
 

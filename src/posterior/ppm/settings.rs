@@ -32,7 +32,7 @@ impl Default for PpmSettings {
     fn default() -> Self {
         Self {
             particles: 32,
-            steps: 100,
+            steps: 30,
             draw_steps: 18,
             annealing: 1.0 / 3.0,
             learning_rate: 0.05,
@@ -52,7 +52,7 @@ impl PpmSettings {
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let checks = [
             (self.particles > 1, "particles", "needs at least 2; use 32"),
-            (self.steps > 0, "steps", "needs at least 1; use 100"),
+            (self.steps > 0, "steps", "needs at least 1; use 30"),
             (self.draw_steps > 1, "draw_steps", "needs at least 2; use 18"),
             ((0.0..=1.0).contains(&self.annealing), "annealing", "must lie between 0 and 1"),
             (positive(self.learning_rate), "learning_rate", "must be positive; use 0.05"),
