@@ -153,9 +153,6 @@ fn assumptions(settings: &Settings, observation: &Observation) -> Result<Vec<Str
         format!("systematic noise {} % of each amplitude", 100.0 * vlbi.systematic),
         format!("prior {}", settings.prior),
     ];
-    if !vlbi.measures_position() {
-        said.push("samples are moved onto each other: these data do not measure position".into());
-    }
     if vlbi.intra_site == IntraSite::Exclude {
         said.push("baselines within one site are left out: they see flux from outside the image".into());
     }

@@ -15,7 +15,7 @@ use crate::{
     },
     manifest::{self, Manifest, Stopwatch},
     plot::{self, Beam, Format, RunFigures, Traces, report},
-    posterior::{alignment::align, diagnostics::Diagnostics},
+    posterior::diagnostics::Diagnostics,
     units::MICROARCSECOND,
 };
 
@@ -37,10 +37,7 @@ impl Outcome {
     /// Writes everything but checkpoint and metrics, which the run loop wrote.
     pub(super) fn write(run: &Reconstruction, directory: &Directory, mut watch: Stopwatch) -> Result<Self> {
         let draws = run.solver.draws()?.to_device(&Device::Cpu)?;
-        let mut draws = thin(&draws, run.settings.samples)?;
-        if !run.settings.vlbi.measures_position() {
-            draws = align(&draws, run.problem.scaling.dark)?;
-        }
+        let draws = thin(&draws, run.settings.samples)?;
         let cube = cube(run, &draws, directory)?;
         cube_fits::write(&cube, &directory.file("posterior.fits"))?;
         cube_hdf5::write(&cube, &directory.file("posterior.h5"))?;

@@ -116,11 +116,6 @@ impl Vlbi {
         Grid::sky(self.pixels, self.fov.0)
     }
 
-    /// Whether the fitted data tell where on the sky the image lies; closures and amplitudes do not.
-    pub fn measures_position(&self) -> bool {
-        self.data.contains(&DataProduct::Visibility)
-    }
-
     /// The observation averaged and with systematic noise, all baselines.
     ///
     /// # Errors
