@@ -35,6 +35,12 @@ pub fn ess_tail(chains: &Chains) -> f64 {
     below(0.05).min(below(0.95))
 }
 
+/// The i-th draws of all chains as the i-th chain.
+pub(crate) fn transposed(chains: &Chains) -> Vec<Vec<f64>> {
+    let length = chains.iter().map(Vec::len).min().unwrap_or(0);
+    (0..length).map(|i| chains.iter().map(|chain| chain[i]).collect()).collect()
+}
+
 /// First and last half of every chain.
 fn split(chains: &Chains) -> Option<Vec<Vec<f64>>> {
     let length = chains.iter().map(Vec::len).min()?;

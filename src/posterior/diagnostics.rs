@@ -23,6 +23,9 @@ pub const RHAT_LIMIT: f64 = 1.1;
 /// Distance below the better half of the chains, in units of sqrt(M/2) nats for M data, from which a chain is lost.
 pub const LOST: f64 = 4.0;
 
+/// Nats below the better half within which no chain is lost, however few the data.
+const LEAST_MARGIN: f64 = 8.0;
+
 /// The checks of a run, in the layout of `diagnostics.json`; what is missing is null.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -31,7 +34,8 @@ pub struct Diagnostics {
     pub samples: usize,
     /// Number of chains that drew them.
     pub chains: usize,
-    /// Largest R-hat over the functionals of [`functionals`].
+    /// Largest R-hat over the functionals of [`functionals`] and the log likelihood, between chains, and between the
+    /// draws that all chains made at the same time: restarts make chains alike, but not the times.
     pub rhat_max: Option<f64>,
     /// Smallest effective sample size over the same functionals, centre of the distribution.
     pub ess_bulk_min: Option<f64>,
@@ -92,7 +96,8 @@ impl Diagnostics {
         let (mut rhat_max, mut ess_bulk_min) = (None::<f64>, None::<f64>);
         for values in &checked {
             let values = by_chain(values);
-            let (rhat, ess) = (chains::rhat(&values), chains::ess_bulk(&values));
+            let rhat = chains::rhat(&values).max(chains::rhat(&chains::transposed(&values)));
+            let ess = chains::ess_bulk(&values);
             if rhat.is_finite() && ess.is_finite() {
                 rhat_max = Some(rhat_max.map_or(rhat, |largest| largest.max(rhat)));
                 ess_bulk_min = Some(ess_bulk_min.map_or(ess, |smallest| smallest.min(ess)));
@@ -174,18 +179,19 @@ pub fn functionals(samples: &Tensor) -> Result<Vec<Vec<f64>>> {
     Ok(kept)
 }
 
-/// Which chains fit much worse than the others: mean log likelihood more than [`LOST`] sqrt(M/2) nats below the median
-/// of the better half.
+/// Which chains fit much worse than the others: mean log likelihood more than [`LOST`] sqrt(M/2) nats (and 8)
+/// below the median of the better half.
 fn lost(problem: &Problem, log_likelihood: &[Vec<f64>]) -> Vec<bool> {
     let means: Vec<f64> =
         log_likelihood.iter().map(|chain| chain.iter().sum::<f64>() / chain.len() as f64).collect();
-    below_better_half(&means, LOST * scatter(problem))
+    below_better_half(&means, margin(problem, LOST))
 }
 
-/// Scatter of the log likelihood within one mode, nats: sqrt(M/2) for M data.
-pub(crate) fn scatter(problem: &Problem) -> f64 {
+/// `threshold` times the scatter of a log likelihood within one mode, sqrt(M/2) nats for M data, and at least 8 nats:
+/// with few data the log likelihood has long tails that belong to the posterior.
+pub(crate) fn margin(problem: &Problem, threshold: f64) -> f64 {
     let data: usize = problem.likelihoods.iter().map(|likelihood| likelihood.count()).sum();
-    (data as f64 / 2.0).sqrt()
+    (threshold * (data as f64 / 2.0).sqrt()).max(LEAST_MARGIN)
 }
 
 /// Which values lie more than `margin` below the median of the better half.

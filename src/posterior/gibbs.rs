@@ -28,11 +28,14 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GibbsSettings {
-    /// Rounds in which the coupling r falls geometrically.
+    /// Times that r falls. Chains forget where they were when r rises again, so that draws of different cycles are
+    /// nearly independent, which they are not within a cycle.
+    pub cycles: usize,
+    /// Rounds of a cycle in which the coupling r falls geometrically.
     pub anneal: usize,
-    /// Rounds at the final r; the first quarter is burn-in.
+    /// Rounds of a cycle at the final r; the first quarter is burn-in.
     pub rounds: usize,
-    /// Draws kept of each chain, evenly spaced over the rounds after burn-in.
+    /// Draws kept of each chain in a cycle, evenly spaced over the rounds after burn-in.
     pub draws: usize,
     /// First r: about 5 from draws of the prior, about 1 from fitted particles.
     pub start_level: f64,
@@ -53,6 +56,7 @@ pub struct GibbsSettings {
 impl Default for GibbsSettings {
     fn default() -> Self {
         Self {
+            cycles: 1,
             anneal: 100,
             rounds: 100,
             draws: 16,
@@ -86,6 +90,9 @@ impl Gibbs {
     /// Settings that cannot work.
     pub fn new(settings: GibbsSettings, start: Tensor) -> Result<Self> {
         let wrong = |place: &str, problem: &str| Err(Error::config(format!("solver.{place}"), problem));
+        if settings.cycles == 0 {
+            return wrong("cycles", "must be at least 1");
+        }
         if settings.rounds < settings.draws || settings.draws == 0 {
             return wrong("draws", "must be between 1 and solver.rounds");
         }
@@ -96,17 +103,22 @@ impl Gibbs {
             return wrong("acceptance", "must lie between 0 and 1; use 0.8");
         }
         let chains = start.dim(0)?;
-        let steps = StepSizes::new(chains, 0.1, QUARTER_TURN / 2.0, settings.acceptance);
+        let steps = first_steps(chains, &settings);
         let fits = Fits::new(chains);
         let end = settings.anneal + settings.rounds;
         let kept = Thinning::new(settings.anneal + settings.rounds / 4, end, settings.draws);
         Ok(Self { settings, round: 0, x: start, point: None, steps, fits, kept })
     }
 
-    /// Coupling r of the current round, network unit.
-    fn level(&self, prior: &dyn Denoiser) -> f64 {
+    /// Rounds of a cycle.
+    fn period(&self) -> usize {
+        self.settings.anneal + self.settings.rounds
+    }
+
+    /// Coupling r of the given round of a cycle, network unit.
+    fn level(&self, round: usize, prior: &dyn Denoiser) -> f64 {
         let s = &self.settings;
-        let fraction = if s.anneal == 0 { 1.0 } else { (self.round as f64 / s.anneal as f64).min(1.0) };
+        let fraction = if s.anneal == 0 { 1.0 } else { (round as f64 / s.anneal as f64).min(1.0) };
         prior.data_std() * s.start_level * (s.final_level / s.start_level).powf(fraction)
     }
 
@@ -126,11 +138,16 @@ impl Gibbs {
 
 impl Solver for Gibbs {
     fn steps(&self) -> usize {
-        self.settings.anneal + self.settings.rounds
+        self.settings.cycles * self.period()
     }
 
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step> {
-        let level = self.level(prior);
+        let round = self.round % self.period();
+        if round == 0 {
+            self.steps = first_steps(self.x.dim(0)?, &self.settings);
+            self.fits = Fits::new(self.x.dim(0)?);
+        }
+        let level = self.level(round, prior);
         let mut target = |z: &Tensor| problem.log_likelihood_and_gradient(z);
         let mut point = match self.point.take() {
             Some(point) => point,
@@ -140,7 +157,7 @@ impl Solver for Gibbs {
         let mut acceptance = 0.0;
         for _ in 0..self.settings.trajectories.max(1) {
             let outcome = hmc::draw(&mut target, &reference, &point, &self.steps, self.settings.leaps, rng)?;
-            if self.round < self.kept.first() {
+            if round < self.kept.first() {
                 self.steps.adapt(&outcome.acceptance);
             }
             acceptance = mean(&outcome.acceptance);
@@ -151,12 +168,12 @@ impl Solver for Gibbs {
         self.point = Some(point);
         let rule = &self.settings.restart;
         let lost = self.fits.lost(rule, problem);
-        let due = self.round > 0 && self.round.is_multiple_of(rule.every.max(1));
+        let due = round > 0 && round.is_multiple_of(rule.every.max(1));
         let restarts = due && level > rule.level * prior.data_std();
         if restarts {
             self.restart(&lost, rng)?;
         }
-        self.kept.offer(self.round, &self.x);
+        self.kept.offer(round, &self.x);
         self.round += 1;
         let metrics = vec![
             ("level", level),
@@ -211,6 +228,10 @@ impl Solver for Gibbs {
         }
         self.kept.restore(draws)
     }
+}
+
+fn first_steps(chains: usize, settings: &GibbsSettings) -> StepSizes {
+    StepSizes::new(chains, 0.1, QUARTER_TURN / 2.0, settings.acceptance)
 }
 
 fn mean(values: &[f64]) -> f64 {

@@ -4,16 +4,16 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    diagnostics::{below_better_half, scatter},
+    diagnostics::{below_better_half, margin},
     hmc::to_host,
 };
 use crate::{Result, instrument::Problem, rng::Rng};
 
 /// The rule for chains in a wrong mode, for example a wrong turn of a closure phase.
 ///
-/// A chain is lost when its log likelihood, averaged over recent steps, lies more than `threshold` sqrt(M/2) nats
-/// below the median of the better half of the chains (M data; sqrt(M/2) is the scatter of a log likelihood within one
-/// mode). During annealing, while the noise level is above `level`, a lost chain restarts from a copy of a chain that
+/// A chain is lost when its log likelihood, averaged over recent steps, lies more than `threshold` sqrt(M/2) nats,
+/// and more than 8, below the median of the better half of the chains (M data; sqrt(M/2) is the scatter of a log
+/// likelihood within one mode). During annealing, while the noise level is above `level`, a lost chain restarts from a copy of a chain that
 /// is not, as in sequential Monte Carlo, and the copies part again. Chains that are lost later stay among the draws and
 /// are counted in the metric `lost`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ impl Fits {
 
     /// Which chains are lost.
     pub(crate) fn lost(&self, rule: &Restart, problem: &Problem) -> Vec<bool> {
-        below_better_half(&self.0, rule.threshold * scatter(problem))
+        below_better_half(&self.0, margin(problem, rule.threshold))
     }
 
     /// Chain i continues with the fit of chain `sources[i]`.
