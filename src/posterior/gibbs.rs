@@ -31,6 +31,8 @@ pub struct GibbsSettings {
     /// Times that r falls. Chains forget where they were when r rises again, so that draws of different cycles are
     /// nearly independent, which they are not within a cycle.
     pub cycles: usize,
+    /// The first of these cycles, which give no draws.
+    pub warm_up: usize,
     /// Rounds of a cycle in which the coupling r falls geometrically.
     pub anneal: usize,
     /// Rounds of a cycle at the final r; the first quarter is burn-in.
@@ -57,6 +59,7 @@ impl Default for GibbsSettings {
     fn default() -> Self {
         Self {
             cycles: 1,
+            warm_up: 0,
             anneal: 100,
             rounds: 100,
             draws: 16,
@@ -90,8 +93,8 @@ impl Gibbs {
     /// Settings that cannot work.
     pub fn new(settings: GibbsSettings, start: Tensor) -> Result<Self> {
         let wrong = |place: &str, problem: &str| Err(Error::config(format!("solver.{place}"), problem));
-        if settings.cycles == 0 {
-            return wrong("cycles", "must be at least 1");
+        if settings.cycles <= settings.warm_up {
+            return wrong("cycles", "must be more than solver.warm_up");
         }
         if settings.rounds < settings.draws || settings.draws == 0 {
             return wrong("draws", "must be between 1 and solver.rounds");
@@ -173,7 +176,9 @@ impl Solver for Gibbs {
         if restarts {
             self.restart(&lost, rng)?;
         }
-        self.kept.offer(round, &self.x);
+        if self.round >= self.settings.warm_up * self.period() {
+            self.kept.offer(round, &self.x);
+        }
         self.round += 1;
         let metrics = vec![
             ("level", level),
