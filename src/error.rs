@@ -70,6 +70,14 @@ impl Error {
         Self::Config { place: place.into(), problem: problem.into() }
     }
 
+    /// The same error with the section `place` before the place of a wrong setting.
+    pub fn within(self, section: &str) -> Self {
+        match self {
+            Self::Config { place, problem } => Self::Config { place: format!("{section}.{place}"), problem },
+            other => other,
+        }
+    }
+
     /// A file that is not what it should be.
     pub fn format(file: &Path, place: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Format { file: file.to_path_buf(), place: place.into(), problem: problem.into() }

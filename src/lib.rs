@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod plot;
 pub mod posterior;
 pub mod prior;
+pub mod quantile;
 pub mod reconstruction;
 pub mod rng;
 pub mod tensor;

@@ -5,10 +5,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::ring::{self, Ring, Search};
-use crate::{
-    io::cube::{Cube, quantile},
-    units::MICROARCSECOND,
-};
+use crate::{io::cube::Cube, quantile::quantile, units::MICROARCSECOND};
 
 /// Median and central 68 % interval of a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use ndarray::{Array3, Array4, Axis};
 
-use crate::{Error, Result, grid::Grid};
+use crate::{Error, Result, grid::Grid, quantile::quantile};
 
 /// Where on the sky an image lies, and at which frequency and date it was observed.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,16 +93,6 @@ fn standard_deviation(values: &[f64]) -> f64 {
     let centre = mean(values);
     let squares: f64 = values.iter().map(|v| (v - centre).powi(2)).sum();
     if values.len() < 2 { 0.0 } else { (squares / (values.len() - 1) as f64).sqrt() }
-}
-
-/// Quantile of `values` by linear interpolation between order statistics; sorts them. NaN for no values.
-pub fn quantile(values: &mut [f64], fraction: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let Some(last) = values.len().checked_sub(1) else { return f64::NAN };
-    let position = fraction.clamp(0.0, 1.0) * last as f64;
-    let below = position.floor() as usize;
-    let above = (below + 1).min(last);
-    values[below] + (position - below as f64) * (values[above] - values[below])
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use hdf5::types::{VarLenArray, VarLenUnicode};
-use hdf5::{Dataset, DatasetBuilder, File, H5Type, Location, ObjectReference1};
+use hdf5::types::{FixedAscii, VarLenArray, VarLenUnicode};
+use hdf5::{Dataset, DatasetBuilder, Datatype, File, H5Type, Location, ObjectReference1};
+use hdf5_sys::h5t::{H5T_str_t, H5Tset_strpad};
 use ndarray::{Array4, ArrayView};
 
 use super::atomic;
@@ -130,8 +131,8 @@ fn coordinates(hdf5: &File, cube: &Cube) -> hdf5::Result<()> {
         ("x", angle(cube.grid.east()), "uas", "offset east of the phase centre"),
     ] {
         let scale = timeless(hdf5).with_data(ArrayView::from(&values)).create(name)?;
-        text_attribute(&scale, "CLASS", "DIMENSION_SCALE")?;
-        text_attribute(&scale, "NAME", name)?;
+        label(&scale, "CLASS", "DIMENSION_SCALE")?;
+        label(&scale, "NAME", name)?;
         text_attribute(&scale, "units", unit)?;
         text_attribute(&scale, "long_name", meaning)?;
     }
@@ -164,6 +165,19 @@ fn timeless(hdf5: &File) -> DatasetBuilder {
     hdf5.new_dataset_builder().with_dcpl(|properties| properties.obj_track_times(false))
 }
 
+/// An attribute of 15 ASCII characters and a final NUL: readers recognise dimension scales in no other form ("HDF5
+/// Dimension Scale Specification and Design Notes", section 3).
+fn label(location: &Location, name: &str, value: &str) -> hdf5::Result<()> {
+    let terminated = Datatype::from_type::<FixedAscii<16>>()?;
+    // SAFETY: the id is that of an open datatype that nothing else refers to.
+    let status = unsafe { H5Tset_strpad(terminated.id(), H5T_str_t::H5T_STR_NULLTERM) };
+    let value = FixedAscii::<16>::from_ascii(value).map_err(|error| error.to_string())?;
+    match status {
+        0.. => location.new_attr_builder().empty_as(terminated).create(name)?.write_scalar(&value),
+        _ => Err(format!("attribute {name} of {} cannot be made", location.name()).into()),
+    }
+}
+
 fn text_attribute(location: &Location, name: &str, value: &str) -> hdf5::Result<()> {
     let value: VarLenUnicode =
         value.parse().map_err(|_| format!("attribute {name} holds a NUL character"))?;
@@ -172,6 +186,8 @@ fn text_attribute(location: &Location, name: &str, value: &str) -> hdf5::Result<
 
 #[cfg(test)]
 mod tests {
+    use hdf5_sys::h5t::H5Tget_strpad;
+
     use super::*;
     use crate::io::cube::tests::example;
 
@@ -181,6 +197,19 @@ mod tests {
         let file = folder.path().join("posterior.h5");
         write(&example(), &file).unwrap();
         assert_eq!(read(&file).unwrap(), example());
+    }
+
+    #[test]
+    fn scales_are_labelled_as_readers_expect() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("posterior.h5");
+        write(&example(), &file).unwrap();
+        let class = File::open(&file).unwrap().dataset("x").unwrap().attr("CLASS").unwrap();
+        assert_eq!(class.read_scalar::<FixedAscii<16>>().unwrap().as_str(), "DIMENSION_SCALE");
+        let stored = class.dtype().unwrap();
+        assert_eq!(stored.size(), 16);
+        // SAFETY: the id is that of an open datatype.
+        assert_eq!(unsafe { H5Tget_strpad(stored.id()) }, H5T_str_t::H5T_STR_NULLTERM);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{
     predicted::{Predicted, central_95},
     style::{BLACK, COLUMN, CURVE, POSTERIOR, THIN, TICK},
 };
-use crate::{Result, instrument::vlbi::Observation, io::cube::quantile};
+use crate::{Result, instrument::vlbi::Observation, quantile::quantile};
 
 /// Amplitudes with their noise, and the posterior's 95 % interval for each if there is a posterior.
 ///

@@ -12,7 +12,8 @@ use crate::{
         fourier::{Pulse, visibilities},
         likelihood::wrap,
     },
-    io::cube::{Cube, quantile},
+    io::cube::Cube,
+    quantile::quantile,
 };
 
 /// Visibilities that every sample predicts, without noise and gains.

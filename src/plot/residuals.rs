@@ -14,7 +14,7 @@ use crate::{
         closure::{independent_quadrangles, independent_triangles},
         likelihood::wrap,
     },
-    io::cube::quantile,
+    quantile::quantile,
 };
 
 /// Residuals of one data product over their standard deviations, of every sample.

@@ -18,7 +18,8 @@ use super::{
 use crate::{
     Result,
     features::{Interval, RingPosterior, polar::Interpolated, sky_images},
-    io::cube::{Cube, quantile},
+    io::cube::Cube,
+    quantile::quantile,
     units::MICROARCSECOND,
 };
 

@@ -10,7 +10,7 @@ use super::{
     canvas::{self, Align, Canvas, Rect},
     style::{BLACK, COLUMN, CURVE, POSTERIOR, REFERENCE, TICK, categorical},
 };
-use crate::{Error, Result, io::cube::quantile};
+use crate::{Error, Result, quantile::quantile};
 
 /// Records of a run.
 #[derive(Debug, Clone, Default, PartialEq)]

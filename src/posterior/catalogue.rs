@@ -151,8 +151,10 @@ impl SolverSettings {
                     None => return Ok(first),
                 }
             }
-            Self::Gibbs { start, sampling } => (start.draws(prior, compute)?, gibbs(sampling)),
-            Self::Langevin { start, sampling } => (start.draws(prior, compute)?, langevin(sampling)),
+            Self::Gibbs { start, sampling } => (start.draws(prior, compute)?, gibbs(sampling, SAMPLING)),
+            Self::Langevin { start, sampling } => {
+                (start.draws(prior, compute)?, langevin(sampling, SAMPLING))
+            }
         };
         let [z, y, x] = prior.shape();
         let start = Tensor::zeros((self.chains(), z, y, x), compute.dtype, &compute.device)?;
@@ -169,20 +171,27 @@ impl StartSettings {
 impl CorrectionSettings {
     fn after_ppm(self, singular: bool) -> Option<Continue> {
         match self.kind {
-            Correction::Auto if !singular => Some(langevin(LangevinSettings { anneal: 0, ..self.langevin })),
-            Correction::Auto | Correction::Gibbs => Some(gibbs(self.gibbs)),
-            Correction::Langevin => Some(langevin(self.langevin)),
+            Correction::Auto if !singular => {
+                Some(langevin(LangevinSettings { anneal: 0, ..self.langevin }, "solver.correction.langevin"))
+            }
+            Correction::Auto | Correction::Gibbs => Some(gibbs(self.gibbs, "solver.correction.gibbs")),
+            Correction::Langevin => Some(langevin(self.langevin, "solver.correction.langevin")),
             Correction::None => None,
         }
     }
 }
 
-fn gibbs(settings: GibbsSettings) -> Continue {
-    Box::new(move |start| Ok(Box::new(Gibbs::new(settings.clone(), start)?)))
+/// Section of the settings of a sampler that no variational stage precedes.
+const SAMPLING: &str = "solver.sampling";
+
+fn gibbs(settings: GibbsSettings, section: &'static str) -> Continue {
+    Box::new(move |start| Ok(Box::new(Gibbs::new(settings.clone(), start).map_err(|e| e.within(section))?)))
 }
 
-fn langevin(settings: LangevinSettings) -> Continue {
-    Box::new(move |start| Ok(Box::new(Langevin::new(settings.clone(), start)?)))
+fn langevin(settings: LangevinSettings, section: &'static str) -> Continue {
+    Box::new(move |start| {
+        Ok(Box::new(Langevin::new(settings.clone(), start).map_err(|e| e.within(section))?))
+    })
 }
 
 /// One solver as `antumbra solvers list` shows it.

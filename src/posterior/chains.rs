@@ -6,14 +6,14 @@
 
 use rustfft::num_complex::Complex64;
 
-use crate::tensor::fft::Fft2;
+use crate::{quantile::quantile, tensor::fft::Fft2};
 
 type Chains = [Vec<f64>];
 
 /// R-hat: the larger of the values of the rank-normalised draws and of their folded distances from the median.
 pub fn rhat(chains: &Chains) -> f64 {
     let Some(halves) = split(chains) else { return f64::NAN };
-    let middle = quantile(halves.concat(), 0.5);
+    let middle = quantile(&mut halves.concat(), 0.5);
     let folded: Vec<Vec<f64>> =
         halves.iter().map(|chain| chain.iter().map(|v| (v - middle).abs()).collect()).collect();
     plain_rhat(&normal_scores(&halves)).max(plain_rhat(&normal_scores(&folded)))
@@ -28,7 +28,7 @@ pub fn ess_bulk(chains: &Chains) -> f64 {
 pub fn ess_tail(chains: &Chains) -> f64 {
     let Some(halves) = split(chains) else { return f64::NAN };
     let below = |probability: f64| {
-        let limit = quantile(halves.concat(), probability);
+        let limit = quantile(&mut halves.concat(), probability);
         let indicators = |chain: &Vec<f64>| chain.iter().map(|v| f64::from(u8::from(*v <= limit))).collect();
         ess(&halves.iter().map(indicators).collect::<Vec<_>>())
     };
@@ -49,15 +49,6 @@ fn split(chains: &Chains) -> Option<Vec<Vec<f64>>> {
     }
     let half = length / 2;
     Some(chains.iter().flat_map(|c| [c[..half].to_vec(), c[length - half..length].to_vec()]).collect())
-}
-
-/// Linearly interpolated quantile.
-pub(crate) fn quantile(mut values: Vec<f64>, probability: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let Some(last) = values.len().checked_sub(1) else { return f64::NAN };
-    let place = probability * last as f64;
-    let (low, high) = (values[place.floor() as usize], values[place.ceil() as usize]);
-    low + (high - low) * place.fract()
 }
 
 /// Normal quantiles of the fractional ranks (r - 3/8) / (S + 1/4) over all chains; ties share their mean rank.

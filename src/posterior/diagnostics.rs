@@ -5,11 +5,8 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    chains::{self, quantile},
-    hmc::to_host,
-};
-use crate::{Error, Result, features::Interval, instrument::Problem};
+use super::{chains, hmc::to_host};
+use crate::{Error, Result, features::Interval, instrument::Problem, quantile::quantile};
 
 /// Samples that pass through the instrument together.
 const BATCH: usize = 64;
@@ -199,7 +196,7 @@ pub(crate) fn below_better_half(values: &[f64], margin: f64) -> Vec<bool> {
     let mut sorted = values.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
     sorted.truncate(values.len().div_ceil(2));
-    let middle = quantile(sorted, 0.5);
+    let middle = quantile(&mut sorted, 0.5);
     values.iter().map(|value| *value < middle - margin).collect()
 }
 

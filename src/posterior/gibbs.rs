@@ -92,15 +92,15 @@ impl Gibbs {
     /// # Errors
     /// Settings that cannot work.
     pub fn new(settings: GibbsSettings, start: Tensor) -> Result<Self> {
-        let wrong = |place: &str, problem: &str| Err(Error::config(format!("solver.{place}"), problem));
+        let wrong = |place: &str, problem: &str| Err(Error::config(place, problem));
         if settings.cycles <= settings.warm_up {
-            return wrong("cycles", "must be more than solver.warm_up");
+            return wrong("cycles", "must be more than warm_up");
         }
         if settings.rounds < settings.draws || settings.draws == 0 {
-            return wrong("draws", "must be between 1 and solver.rounds");
+            return wrong("draws", "must be between 1 and rounds");
         }
         if !(settings.final_level > 0.0 && settings.final_level <= settings.start_level) {
-            return wrong("final_level", "must be positive and not above solver.start_level");
+            return wrong("final_level", "must be positive and not above start_level");
         }
         if !(0.0..1.0).contains(&settings.acceptance) {
             return wrong("acceptance", "must lie between 0 and 1; use 0.8");

@@ -110,18 +110,18 @@ impl Langevin {
     /// # Errors
     /// Settings that cannot work.
     pub fn new(settings: LangevinSettings, start: Tensor) -> Result<Self> {
-        let wrong = |place: &str, problem: &str| Err(Error::config(format!("solver.{place}"), problem));
+        let wrong = |place: &str, problem: &str| Err(Error::config(place, problem));
         if settings.draws == 0 || settings.iterations < settings.draws {
-            return wrong("draws", "must be between 1 and solver.iterations");
+            return wrong("draws", "must be between 1 and iterations");
         }
         if !(0.0..1.0).contains(&settings.burn_in) {
             return wrong("burn_in", "is a fraction between 0 and 1; use 0.25");
         }
         if !(settings.step > 0.0 && settings.step < 2.0) {
-            return wrong("step_size", "must lie between 0 and 2; use 1");
+            return wrong("step", "must lie between 0 and 2; use 0.7");
         }
         if !(settings.level > 0.0 && settings.start_level > 0.0 && settings.friction > 0.0) {
-            return wrong("level", "and solver.start_level and solver.friction must be positive");
+            return wrong("level", "and start_level and friction must be positive");
         }
         let burn_in = settings.anneal + (settings.iterations as f64 * settings.burn_in) as usize;
         let kept = Thinning::new(burn_in, settings.anneal + settings.iterations, settings.draws);

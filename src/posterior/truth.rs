@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::{alignment::Reference, chains::quantile, diagnostics::Truth, hmc::to_host};
-use crate::{Error, Result};
+use super::{alignment::Reference, diagnostics::Truth, hmc::to_host};
+use crate::{Error, Result, quantile::quantile};
 
 /// Pixels count as on source above this fraction of the truth's peak.
 pub const ON_SOURCE: f64 = 0.1;
@@ -49,9 +49,8 @@ pub fn compare(samples: &Tensor, truth: &Tensor, alignment: Alignment) -> Result
     let (mut inside, mut score, mut pixels) = ([0.0; 2], 0.0, 0.0);
     for (i, &value) in truth.iter().enumerate().filter(|(_, value)| **value > ON_SOURCE * peak) {
         let mut column: Vec<f64> = samples.iter().map(|sample| sample[i]).collect();
-        column.sort_by(f64::total_cmp);
         for (inside, mass) in inside.iter_mut().zip([0.68, 0.95]) {
-            let bound = |probability| quantile(column.clone(), probability);
+            let mut bound = |probability| quantile(&mut column, probability);
             let covered = (bound(0.5 - mass / 2.0)..=bound(0.5 + mass / 2.0)).contains(&value);
             *inside += f64::from(u8::from(covered));
         }

@@ -16,11 +16,7 @@ use crate::{
     manifest::{self, Manifest, Stopwatch},
     plot::{self, Beam, Format, RunFigures, Traces, report},
     posterior::diagnostics::Diagnostics,
-    units::MICROARCSECOND,
 };
-
-/// Nominal resolution of the Event Horizon Telescope at 230 GHz, drawn for scale.
-const BEAM: f64 = 20.0 * MICROARCSECOND;
 
 /// What a finished run tells its user.
 #[derive(Debug, Clone)]
@@ -51,7 +47,7 @@ impl Outcome {
             cube: &cube,
             observation: &run.fitted,
             pulse: run.settings.vlbi.pulse,
-            beam: Beam::circle(BEAM),
+            beam: Beam::default(),
             ring: &ring,
             traces: &traces,
         };
