@@ -5,13 +5,18 @@ use antumbra::{
     instrument::Problem,
     posterior::{
         Solver,
+        chains::rhat,
+        gibbs::{Gibbs, GibbsSettings},
         langevin::{Langevin, LangevinSettings},
         ppm::{AuxiliarySettings, Ppm, PpmSettings},
     },
-    prior::mixture::{Component, Mixture, Posterior},
+    prior::{
+        draw::draws,
+        mixture::{Component, Mixture, Posterior},
+    },
     rng::Rng,
 };
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use nalgebra::{Cholesky, DVector};
 
 /// Standard deviation within each mode of the prior.
@@ -107,6 +112,36 @@ fn check(prior: &Mixture, y: f64, seed: u64) {
     println!("corrected: total variation {distance:.3}, spread along and across the data {spread:.3?}");
     assert!(distance <= 0.05, "mode weights");
     assert!(spread.iter().all(|ratio| (0.9..=1.1).contains(ratio)), "spread within modes");
+}
+
+/// At its final coupling a chain never leaves its mode; over cycles it visits all of them by their weights.
+#[test]
+fn annealing_cycles_carry_chains_from_mode_to_mode() {
+    let prior = ring();
+    let (problem, exact) = observe(&prior, 1.0);
+    let settings = GibbsSettings {
+        cycles: 10,
+        warm_up: 2,
+        anneal: 60,
+        rounds: 4,
+        draws: 1,
+        start_level: 1.0,
+        denoise: 8,
+        ..GibbsSettings::default()
+    };
+    let rng = Rng::new(3);
+    let start = draws(&prior, 256, 18, &mut rng.stream("start", 0), &Compute::cpu()).unwrap();
+    let mut gibbs = Gibbs::new(settings, start).unwrap();
+    finish(&mut gibbs, &problem, &prior, &rng);
+    let found = gibbs.draws().unwrap();
+    let (distance, spread) = errors(&found, &exact);
+    let along = found.flatten_from(2).unwrap().narrow(2, 0, 1).unwrap().squeeze(2).unwrap();
+    let chains: Vec<Vec<f64>> = along.to_dtype(DType::F64).unwrap().to_vec2().unwrap();
+    let rhat = rhat(&chains);
+    println!("total variation {distance:.3}, spread {spread:.3?}, R-hat {rhat:.3}");
+    assert!(distance <= 0.05, "mode weights");
+    assert!(spread.iter().all(|ratio| (0.9..=1.1).contains(ratio)), "spread within modes");
+    assert!(rhat < 1.1, "mixing");
 }
 
 #[test]
