@@ -12,7 +12,6 @@ use crate::{
         gibbs::{Gibbs, GibbsSettings},
         langevin::{Langevin, LangevinSettings},
         ppm::{Ppm, PpmSettings},
-        restart::Restart,
         sequence::{Continue, PriorDraws, Sequence},
     },
     prior::Denoiser,
@@ -97,13 +96,8 @@ pub struct CorrectionSettings {
 
 impl Default for CorrectionSettings {
     fn default() -> Self {
-        // Particles lie within about a standard deviation of the posterior. Scan-averaged closures of a bright source
-        // resolve less than 1/20 of it, so r must fall further than GibbsSettings has it.
-        let restart = Restart { level: 0.016, ..Restart::default() };
-        let falls = GibbsSettings { start_level: 2.0, final_level: 0.015, ..GibbsSettings::default() };
-        let gibbs = GibbsSettings { anneal: 160, rounds: 160, restart, ..falls };
         let langevin = LangevinSettings { start_level: 1.0, anneal: 250, ..LangevinSettings::default() };
-        Self { kind: Correction::Auto, gibbs, langevin }
+        Self { kind: Correction::Auto, gibbs: GibbsSettings::default(), langevin }
     }
 }
 

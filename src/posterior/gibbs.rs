@@ -39,9 +39,10 @@ pub struct GibbsSettings {
     pub rounds: usize,
     /// Draws kept of each chain in a cycle, evenly spaced over the rounds after burn-in.
     pub draws: usize,
-    /// First r: about 5 from draws of the prior, about 1 from fitted particles.
+    /// First r of a cycle: large enough for chains to leave their modes.
     pub start_level: f64,
-    /// Final r: data noise grows by r in quadrature, chains move by about r a round.
+    /// Final r, below what the data resolve: data noise grows by r in quadrature, chains move by about r a round.
+    /// Scan-averaged closures of a bright source resolve less than 1/20.
     pub final_level: f64,
     /// Denoiser evaluations of one draw of x given z.
     pub denoise: usize,
@@ -58,18 +59,18 @@ pub struct GibbsSettings {
 impl Default for GibbsSettings {
     fn default() -> Self {
         Self {
-            cycles: 1,
-            warm_up: 0,
-            anneal: 100,
-            rounds: 100,
-            draws: 16,
-            start_level: 5.0,
-            final_level: 0.05,
+            cycles: 10,
+            warm_up: 2,
+            anneal: 60,
+            rounds: 4,
+            draws: 1,
+            start_level: 1.0,
+            final_level: 0.012,
             denoise: 5,
             leaps: 32,
             trajectories: 1,
             acceptance: 0.8,
-            restart: Restart::default(),
+            restart: Restart { level: 0.016, ..Restart::default() },
         }
     }
 }
