@@ -7,4 +7,5 @@ pub mod cube_fits;
 pub mod cube_hdf5;
 pub mod fits;
 pub mod image;
+pub mod stack;
 pub mod uvfits;

@@ -96,3 +96,68 @@ fn broken_input_exits_with_2_and_says_what_to_do() {
     assert!(String::from_utf8(missing.stderr).unwrap().contains("no-such-file.uvfits"));
     assert_eq!(inspect(&[folder.path().to_str().unwrap()]).status.code(), Some(2));
 }
+
+fn golden(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/data").join(name).to_str().unwrap().to_string()
+}
+
+#[test]
+fn stacks_are_described_as_json() {
+    let output = inspect(&[&golden("tczyx.ome.tif"), "--json"]);
+    assert!(output.status.success());
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for (key, expected) in [
+        ("kind", serde_json::json!("stack")),
+        ("axes", serde_json::json!("TCZYX")),
+        ("shape", serde_json::json!([2, 2, 3, 6, 8])),
+        ("dtype", serde_json::json!("uint16")),
+        ("voxel_um", serde_json::json!([0.2, 0.065, 0.065])),
+        ("channels", serde_json::json!(["actin", "tubulin"])),
+        ("time_points", serde_json::json!(2)),
+        ("wavelength_nm", serde_json::json!([525.0, 600.0])),
+        ("numerical_aperture", Value::Null),
+        // Planes of 6 x 8 pixels are too small to tell.
+        ("noise_estimate", serde_json::json!([null, null])),
+    ] {
+        assert_eq!(found[key], expected, "{key}");
+    }
+    let output = inspect(&[&format!("{}:/data/volume", golden("datasets.h5"))]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for words in ["HDF5", "3 planes of 6 x 8", "uint8", "0.3 x 0.1 x 0.1 um", "noise not estimated"] {
+        assert!(text.contains(words), "`{words}` is not in:\n{text}");
+    }
+}
+
+/// The content decides, not the name.
+#[test]
+fn stacks_are_recognised_by_content() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in [
+        "f64_lzw.tif",
+        "u16_bigtiff.tif",
+        "i16_big_endian.tif",
+        "sequence2.dv",
+        "czyx_big_endian.npy",
+        "datasets.h5",
+    ] {
+        let path = folder.path().join("image.dat");
+        std::fs::copy(golden(name), &path).unwrap();
+        let dataset = if name == "datasets.h5" { ":/data/zct" } else { "" };
+        let output = inspect(&[&format!("{}{dataset}", path.display()), "--json"]);
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(found["kind"], "stack", "{name}");
+    }
+}
+
+#[test]
+fn a_damaged_stack_exits_with_2_and_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(golden("u8_strips.tif")).unwrap();
+    let path = folder.path().join("cut.tif");
+    std::fs::write(&path, &whole[..500]).unwrap();
+    let output = inspect(&[path.to_str().unwrap()]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("cut.tif") && message.contains("truncated"), "{message}");
+    assert!(output.stdout.is_empty());
+}

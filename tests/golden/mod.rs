@@ -2,5 +2,7 @@
 
 mod figures;
 mod raw_uvfits;
+mod stack_damage;
+mod stacks;
 mod uvfits_damage;
 mod uvfits_traps;

@@ -1,4 +1,5 @@
 //! Numbers from the tools that the field trusts.
 
+mod stacks;
 mod uvfits;
 mod vlbi;

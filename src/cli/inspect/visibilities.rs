@@ -1,8 +1,7 @@
-//! `antumbra inspect`: what a file holds.
+//! What a UVFITS file holds.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -11,33 +10,16 @@ use crate::instrument::vlbi::statistics::{Counts, Statistics};
 use crate::instrument::vlbi::{Observation, Station};
 use crate::io::uvfits::{self, UvData, calendar_date};
 
-/// What a file holds: kind, shape, units, stations, scans, noise.
-#[derive(Debug, clap::Args)]
-pub(super) struct Inspect {
-    /// UVFITS file.
-    data: PathBuf,
-    /// Print JSON instead of tables.
-    #[arg(long)]
-    json: bool,
-}
-
-impl Inspect {
-    /// Runs the command.
-    ///
-    /// # Errors
-    /// A file that cannot be read.
-    pub(super) fn run(&self) -> Result<ExitCode> {
-        let data = uvfits::read(&self.data)?;
-        let observation = data.observation(&self.data)?;
-        let statistics = Statistics::of(&observation);
-        let text = if self.json {
-            format!("{:#}\n", as_json(&data, &observation, &statistics))
-        } else {
-            as_tables(&data, &observation, &statistics)
-        };
-        super::print(&text);
-        Ok(ExitCode::SUCCESS)
-    }
+/// Counts, noise, stations and scans as tables or JSON.
+pub(super) fn describe(path: &Path, json: bool) -> Result<String> {
+    let data = uvfits::read(path)?;
+    let observation = data.observation(path)?;
+    let statistics = Statistics::of(&observation);
+    Ok(if json {
+        format!("{:#}\n", as_json(&data, &observation, &statistics))
+    } else {
+        as_tables(&data, &observation, &statistics)
+    })
 }
 
 fn hands(data: &UvData) -> Vec<String> {
