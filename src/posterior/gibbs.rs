@@ -7,6 +7,8 @@
 //!
 //! Chains that end in a wrong mode (a wrong turn of a phase) are recognised by their fit: see [`Restart`].
 
+use std::f64::consts::TAU;
+
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -28,12 +30,10 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GibbsSettings {
-    /// Times that r falls. Chains forget where they were when r rises again, so that draws of different cycles are
-    /// nearly independent, which they are not within a cycle.
+    /// Times that r falls, each from the start images with new noise: draws of different cycles are nearly
+    /// independent, which they are not within a cycle.
     pub cycles: usize,
-    /// The first of these cycles, which give no draws.
-    pub warm_up: usize,
-    /// Rounds of a cycle in which the coupling r falls geometrically.
+    /// Rounds of a cycle in which the coupling r falls; see [`GibbsSettings::level`].
     pub anneal: usize,
     /// Rounds of a cycle at the final r; the first quarter is burn-in.
     pub rounds: usize,
@@ -59,12 +59,11 @@ pub struct GibbsSettings {
 impl Default for GibbsSettings {
     fn default() -> Self {
         Self {
-            cycles: 10,
-            warm_up: 2,
-            anneal: 60,
+            cycles: 8,
+            anneal: 56,
             rounds: 4,
             draws: 1,
-            start_level: 1.0,
+            start_level: 4.0,
             final_level: 0.012,
             denoise: 5,
             leaps: 32,
@@ -75,11 +74,24 @@ impl Default for GibbsSettings {
     }
 }
 
+/// How much slower than on average ln r falls half-way, and faster at the ends.
+const LINGER: f64 = 0.6;
+
+impl GibbsSettings {
+    /// Level of the given round of a cycle: a geometric fall that lingers half-way, where modes part and details form.
+    fn level(&self, round: usize) -> f64 {
+        let time = if self.anneal == 0 { 1.0 } else { (round as f64 / self.anneal as f64).min(1.0) };
+        let fallen = time + LINGER * (TAU * time).sin() / TAU;
+        self.start_level * (self.final_level / self.start_level).powf(fallen)
+    }
+}
+
 /// Annealed split Gibbs sampler, one chain per start image.
 #[derive(Debug)]
 pub struct Gibbs {
     settings: GibbsSettings,
     round: usize,
+    start: Tensor,
     x: Tensor,
     point: Option<Point>,
     steps: StepSizes,
@@ -94,8 +106,8 @@ impl Gibbs {
     /// Settings that cannot work.
     pub fn new(settings: GibbsSettings, start: Tensor) -> Result<Self> {
         let wrong = |place: &str, problem: &str| Err(Error::config(place, problem));
-        if settings.cycles <= settings.warm_up {
-            return wrong("cycles", "must be more than warm_up");
+        if settings.cycles == 0 {
+            return wrong("cycles", "must be at least 1");
         }
         if settings.rounds < settings.draws || settings.draws == 0 {
             return wrong("draws", "must be between 1 and rounds");
@@ -111,7 +123,7 @@ impl Gibbs {
         let fits = Fits::new(chains);
         let end = settings.anneal + settings.rounds;
         let kept = Thinning::new(settings.anneal + settings.rounds / 4, end, settings.draws);
-        Ok(Self { settings, round: 0, x: start, point: None, steps, fits, kept })
+        Ok(Self { settings, round: 0, x: start.clone(), start, point: None, steps, fits, kept })
     }
 
     /// Rounds of a cycle.
@@ -121,9 +133,17 @@ impl Gibbs {
 
     /// Coupling r of the given round of a cycle, network unit.
     fn level(&self, round: usize, prior: &dyn Denoiser) -> f64 {
-        let s = &self.settings;
-        let fraction = if s.anneal == 0 { 1.0 } else { (round as f64 / s.anneal as f64).min(1.0) };
-        prior.data_std() * s.start_level * (s.final_level / s.start_level).powf(fraction)
+        prior.data_std() * self.settings.level(round)
+    }
+
+    /// Takes all chains back to the start images.
+    fn begin_cycle(&mut self) -> Result<()> {
+        let chains = self.start.dim(0)?;
+        self.x = self.start.clone();
+        self.point = None;
+        self.steps = first_steps(chains, &self.settings);
+        self.fits = Fits::new(chains);
+        Ok(())
     }
 
     /// Replaces lost chains by copies of the others.
@@ -148,8 +168,7 @@ impl Solver for Gibbs {
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step> {
         let round = self.round % self.period();
         if round == 0 {
-            self.steps = first_steps(self.x.dim(0)?, &self.settings);
-            self.fits = Fits::new(self.x.dim(0)?);
+            self.begin_cycle()?;
         }
         let level = self.level(round, prior);
         let mut target = |z: &Tensor| problem.log_likelihood_and_gradient(z);
@@ -172,14 +191,12 @@ impl Solver for Gibbs {
         self.point = Some(point);
         let rule = &self.settings.restart;
         let lost = self.fits.lost(rule, problem);
-        let due = round > 0 && round.is_multiple_of(rule.every.max(1));
+        let due = rule.due(round, self.settings.anneal);
         let restarts = due && level > rule.level * prior.data_std();
         if restarts {
             self.restart(&lost, rng)?;
         }
-        if self.round >= self.settings.warm_up * self.period() {
-            self.kept.offer(round, &self.x);
-        }
+        self.kept.offer(round, &self.x);
         self.round += 1;
         let metrics = vec![
             ("level", level),
@@ -200,6 +217,7 @@ impl Solver for Gibbs {
         let mut state = TensorMap::new();
         let mut put = |name: &str, tensor: Tensor| state.insert(format!("gibbs.{name}"), tensor);
         put("round", Tensor::new(&[self.round as i64], &Device::Cpu)?);
+        put("start", self.start.clone());
         put("x", self.x.clone());
         put("steps", self.steps.state()?);
         if let Some(point) = &self.point {
@@ -221,6 +239,7 @@ impl Solver for Gibbs {
         let mut take = |name: &str, shape: &[usize]| take(&mut state, &format!("gibbs.{name}"), shape);
         let round = take("round", &[1])?.to_vec1::<i64>()?;
         self.round = round.first().map_or(0, |n| n.unsigned_abs() as usize);
+        self.start = take("start", &images)?;
         self.x = take("x", &images)?;
         self.steps = StepSizes::from_state(&take("steps", &[chains + 1])?, chains, self.settings.acceptance)?;
         self.point = None;

@@ -286,7 +286,7 @@ impl Solver for Langevin {
         let log_likelihood = self.fits.observe(&motion.point.log_density)?;
         let rule = &self.settings.restart;
         let lost = self.fits.lost(rule, problem);
-        let due = self.finished > 0 && self.finished.is_multiple_of(rule.every.max(1));
+        let due = rule.due(self.finished, self.settings.anneal);
         let restarts = due && self.finished < self.settings.anneal && level > rule.level * prior.data_std();
         if restarts {
             self.restart(&mut motion, &lost, rng)?;

@@ -13,7 +13,7 @@ use crate::{Result, instrument::Problem, rng::Rng};
 ///
 /// A chain is lost when its log likelihood, averaged over recent steps, lies more than `threshold` sqrt(M/2) nats,
 /// and more than 8, below the median of the better half of the chains (M data; sqrt(M/2) is the scatter of a log
-/// likelihood within one mode). During annealing, while the noise level is above `level`, a lost chain restarts from a copy of a chain that
+/// likelihood within one mode). During annealing, after its first fifth and while the noise level is above `level`, a lost chain restarts from a copy of a chain that
 /// is not, as in sequential Monte Carlo, and the copies part again. Chains that are lost later stay among the draws and
 /// are counted in the metric `lost`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,13 @@ pub struct Restart {
 impl Default for Restart {
     fn default() -> Self {
         Self { threshold: 2.0, level: 0.055, every: 5 }
+    }
+}
+
+impl Restart {
+    /// Whether `step` of the `anneal` steps of a fall asks for a check.
+    pub(crate) fn due(&self, step: usize, anneal: usize) -> bool {
+        step > anneal / 5 && step.is_multiple_of(self.every.max(1))
     }
 }
 

@@ -8,12 +8,11 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 /// A run of seconds.
-const SHORT: [&str; 10] = [
+const SHORT: [&str; 9] = [
     "solver.matching.particles=4",
     "solver.matching.steps=3",
     "solver.matching.draw_steps=4",
     "solver.correction.gibbs.cycles=2",
-    "solver.correction.gibbs.warm_up=1",
     "solver.correction.gibbs.anneal=6",
     "solver.correction.gibbs.rounds=8",
     "solver.correction.gibbs.draws=4",

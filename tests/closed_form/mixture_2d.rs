@@ -120,8 +120,7 @@ fn annealing_cycles_carry_chains_from_mode_to_mode() {
     let prior = ring();
     let (problem, exact) = observe(&prior, 1.0);
     let settings = GibbsSettings {
-        cycles: 10,
-        warm_up: 2,
+        cycles: 8,
         anneal: 60,
         rounds: 4,
         draws: 1,

@@ -92,7 +92,7 @@ fn ppm_with_gibbs_correction() {
     resumes(
         "name: ppm
 matching: {particles: 4, steps: 3, draw_steps: 6, auxiliary: {updates: 2, batch: 3}}
-correction: {kind: gibbs, gibbs: {cycles: 2, warm_up: 1, anneal: 2, rounds: 3, draws: 2}}",
+correction: {kind: gibbs, gibbs: {cycles: 2, anneal: 2, rounds: 3, draws: 2}}",
     );
 }
 
@@ -103,7 +103,7 @@ fn ppm_alone() {
 
 #[test]
 fn gibbs_from_the_prior() {
-    resumes("name: gibbs\nstart: {chains: 3}\nsampling: {cycles: 2, warm_up: 1, anneal: 2, rounds: 3, draws: 2}");
+    resumes("name: gibbs\nstart: {chains: 3}\nsampling: {cycles: 2, anneal: 2, rounds: 3, draws: 2}");
 }
 
 #[test]
