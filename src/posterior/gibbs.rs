@@ -48,7 +48,8 @@ pub struct GibbsSettings {
     pub denoise: usize,
     /// Largest number of leapfrog steps of one trajectory.
     pub leaps: usize,
-    /// Trajectories a round.
+    /// Trajectories of the first round of a cycle; their number falls linearly to 1. Only a large r lets them pass from
+    /// one solution of the data to another.
     pub trajectories: usize,
     /// Acceptance that the step sizes are adapted to, until burn-in ends.
     pub acceptance: f64,
@@ -67,7 +68,7 @@ impl Default for GibbsSettings {
             final_level: 0.012,
             denoise: 5,
             leaps: 32,
-            trajectories: 1,
+            trajectories: 6,
             acceptance: 0.8,
             restart: Restart { level: 0.016, ..Restart::default() },
         }
@@ -78,9 +79,18 @@ impl Default for GibbsSettings {
 const LINGER: f64 = 0.6;
 
 impl GibbsSettings {
+    /// Fraction of a cycle's fall that the given round has reached.
+    fn time(&self, round: usize) -> f64 {
+        if self.anneal == 0 { 1.0 } else { (round as f64 / self.anneal as f64).min(1.0) }
+    }
+
+    fn trajectories_in(&self, round: usize) -> usize {
+        1 + (self.trajectories.saturating_sub(1) as f64 * (1.0 - self.time(round))).round() as usize
+    }
+
     /// Level of the given round of a cycle: a geometric fall that lingers half-way, where modes part and details form.
     fn level(&self, round: usize) -> f64 {
-        let time = if self.anneal == 0 { 1.0 } else { (round as f64 / self.anneal as f64).min(1.0) };
+        let time = self.time(round);
         let fallen = time + LINGER * (TAU * time).sin() / TAU;
         self.start_level * (self.final_level / self.start_level).powf(fallen)
     }
@@ -178,7 +188,7 @@ impl Solver for Gibbs {
         };
         let reference = Reference::Gaussian { centre: self.x.clone(), width: level };
         let mut acceptance = 0.0;
-        for _ in 0..self.settings.trajectories.max(1) {
+        for _ in 0..self.settings.trajectories_in(round) {
             let outcome = hmc::draw(&mut target, &reference, &point, &self.steps, self.settings.leaps, rng)?;
             if round < self.kept.first() {
                 self.steps.adapt(&outcome.acceptance);
