@@ -11,7 +11,7 @@ use crate::{
     config,
     grid::Grid,
     io::{
-        cube::{Cube, Provenance, SkyFrame},
+        cube::{Cube, Frame, Provenance, SkyFrame},
         cube_fits,
     },
     prior::{
@@ -125,13 +125,13 @@ fn sample(prior: &Prior, count: usize, seed: u64, fov: &str, compute: &Compute) 
         chains: vec![0; count],
         grid: Grid::sky(pixels, units::parse(fov, Dimension::Angle, "--fov")?)?,
         unit: "fraction/pixel".into(),
-        sky: SkyFrame {
+        frame: Frame::Sky(SkyFrame {
             source: prior.card.name.clone(),
             ra_deg: 0.0,
             dec_deg: 0.0,
             frequency_hz: 0.0,
             mjd: 0.0,
-        },
+        }),
         provenance: Provenance {
             seed,
             prior: prior.card.name.clone(),

@@ -2,6 +2,7 @@
 
 use ndarray::{Array3, Array4, Axis};
 
+use super::stack::Channel;
 use crate::{Error, Result, grid::Grid, quantile::quantile};
 
 /// Where on the sky an image lies, and at which frequency and date it was observed.
@@ -17,6 +18,38 @@ pub struct SkyFrame {
     pub frequency_hz: f64,
     /// Modified Julian date, days.
     pub mjd: f64,
+}
+
+/// Through which channel of which microscope a stack was seen.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MicroscopeFrame {
+    /// Name of the image, for example that of its file.
+    pub source: String,
+    /// Channel: name and emission wavelength where they are known.
+    pub channel: Channel,
+    /// Numerical aperture of the objective.
+    pub numerical_aperture: Option<f64>,
+    /// Refractive index of the immersion medium.
+    pub refractive_index: Option<f64>,
+}
+
+/// What an image shows: a place on the sky, or an object under a microscope.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Frame {
+    /// Pitches of the grid are angles.
+    Sky(SkyFrame),
+    /// Pitches of the grid are lengths.
+    Microscope(MicroscopeFrame),
+}
+
+impl Frame {
+    /// Name of what is shown.
+    pub fn source(&self) -> &str {
+        match self {
+            Self::Sky(frame) => &frame.source,
+            Self::Microscope(frame) => &frame.source,
+        }
+    }
 }
 
 /// What made a cube: enough to make it again.
@@ -41,8 +74,8 @@ pub struct Cube {
     pub grid: Grid,
     /// Unit of the samples, for example `Jy/pixel`.
     pub unit: String,
-    /// Place on the sky.
-    pub sky: SkyFrame,
+    /// What the samples show.
+    pub frame: Frame,
     /// What made it.
     pub provenance: Provenance,
 }
@@ -61,6 +94,28 @@ pub struct Summary {
 }
 
 impl Cube {
+    /// The place on the sky.
+    ///
+    /// # Errors
+    /// A cube of a microscope.
+    pub fn sky(&self) -> Result<&SkyFrame> {
+        match &self.frame {
+            Frame::Sky(frame) => Ok(frame),
+            Frame::Microscope(_) => Err(Error::config("cube", "is of a microscope, not of the sky")),
+        }
+    }
+
+    /// The channel of a microscope.
+    ///
+    /// # Errors
+    /// A cube of the sky.
+    pub fn microscope(&self) -> Result<&MicroscopeFrame> {
+        match &self.frame {
+            Frame::Microscope(frame) => Ok(frame),
+            Frame::Sky(_) => Err(Error::config("cube", "is of the sky, not of a microscope")),
+        }
+    }
+
     /// Pixelwise mean, standard deviation and quantiles.
     ///
     /// # Errors
@@ -108,14 +163,28 @@ pub(crate) mod tests {
             chains: vec![0, 0, 0, 1, 1],
             grid: Grid { shape: [1, 4, 6], pitch: [1.2e-11; 3] },
             unit: "Jy/pixel".into(),
-            sky: SkyFrame {
+            frame: Frame::Sky(SkyFrame {
                 source: "M87".into(),
                 ra_deg: 187.7,
                 dec_deg: 12.39,
                 frequency_hz: 2.27e11,
                 mjd: 57848.0,
-            },
+            }),
             provenance: Provenance { seed: 7, prior: "blackhole64".into(), config_sha256: "ab".repeat(32) },
+        }
+    }
+
+    /// The same samples as if a microscope had seen them; what is unknown is left out.
+    pub(crate) fn microscope() -> Cube {
+        let channel = Channel { name: Some("MT-488".into()), emission: Some(525e-9) };
+        let numerical_aperture = Some(1.3);
+        let frame =
+            MicroscopeFrame { source: "mt".into(), channel, numerical_aperture, refractive_index: None };
+        Cube {
+            grid: Grid { shape: [1, 4, 6], pitch: [200e-9, 31.3e-9, 31.3e-9] },
+            unit: "photo-electrons".into(),
+            frame: Frame::Microscope(frame),
+            ..example()
         }
     }
 

@@ -9,13 +9,17 @@ use ndarray::{Array3, ArrayView3, Axis};
 
 use super::image::celestial_keys;
 use super::{atomic, cfitsio};
-use crate::{Error, Result, io::cube::Cube};
+use crate::{
+    Error, Result,
+    io::cube::{Cube, SkyFrame},
+};
 
 /// Writes a sky cube (Z = 1). Rows are stored south first, as FITS viewers expect.
 ///
 /// # Errors
-/// A cube without samples, one with several planes, or a file that cannot be written.
+/// A cube without samples, one of a microscope or with several planes, or a file that cannot be written.
 pub fn write(cube: &Cube, file: &Path) -> Result<()> {
+    let sky = cube.sky()?;
     if cube.grid.shape[0] != 1 {
         let found = format!("the image has {} planes; FITS output is for sky images", cube.grid.shape[0]);
         return Err(Error::format(file, "Z axis", found));
@@ -24,13 +28,13 @@ pub fn write(cube: &Cube, file: &Path) -> Result<()> {
     let samples = cube.samples.index_axis(Axis(1), 0);
     atomic::replace(file, |temporary| {
         let _guard = cfitsio::lock();
-        write_hdus(cube, &summary, samples, temporary)
+        write_hdus((cube, sky), &summary, samples, temporary)
             .map_err(|e| Error::format(file, "writing the cube", format!("{e}; check space and permissions")))
     })
 }
 
 fn write_hdus(
-    cube: &Cube,
+    (cube, sky): (&Cube, &SkyFrame),
     summary: &super::cube::Summary,
     samples: ArrayView3<f32>,
     file: &Path,
@@ -39,9 +43,8 @@ fn write_hdus(
     let plane = [ny, nx];
     let description = |dimensions| ImageDescription { data_type: ImageType::Float, dimensions };
     // The phase centre lies at the array's centre.
-    let put_keys = |fits: &mut FitsFile, hdu: &FitsHdu| {
-        celestial_keys(fits, hdu, &cube.grid, &cube.sky, &cube.unit, [0.0; 2])
-    };
+    let put_keys =
+        |fits: &mut FitsFile, hdu: &FitsHdu| celestial_keys(fits, hdu, &cube.grid, sky, &cube.unit, [0.0; 2]);
     let mut fits = FitsFile::create(file).with_custom_primary(&description(&plane)).open()?;
     let primary = fits.primary_hdu()?;
     put_plane(&mut fits, &primary, &summary.mean)?;

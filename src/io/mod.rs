@@ -5,6 +5,7 @@ pub mod cfitsio;
 pub mod cube;
 pub mod cube_fits;
 pub mod cube_hdf5;
+pub mod cube_tiff;
 pub mod fits;
 pub mod image;
 pub mod stack;

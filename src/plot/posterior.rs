@@ -20,7 +20,7 @@ const BRIGHTNESS: &str = "Brightness temperature (10⁹ K)";
 /// A cube without samples.
 pub fn moments(cube: &Cube, beam: &Beam) -> Result<Figure> {
     const SIDE: f64 = 165.0;
-    let scale = gigakelvin_per_pixel(&cube.grid, cube.sky.frequency_hz);
+    let scale = gigakelvin_per_pixel(&cube.grid, cube.sky()?.frequency_hz);
     let summary = cube.summary()?;
     let parts = [
         (summary.mean, Colormap::Heat, "Posterior mean"),
@@ -45,7 +45,7 @@ pub fn moments(cube: &Cube, beam: &Beam) -> Result<Figure> {
     let caption = format!(
         "{}: posterior mean and standard deviation of {} samples, pixel by pixel and not convolved. \
          The ellipse in the corner is the nominal beam, for scale.",
-        cube.sky.source,
+        cube.frame.source(),
         cube.samples.len_of(Dimension(0))
     );
     Ok(Figure::new("posterior", caption, svg))
@@ -59,7 +59,7 @@ pub fn samples(cube: &Cube, beam: &Beam) -> Result<Figure> {
     const COLUMNS: usize = 3;
     const SIDE: f64 = 98.0;
     const GAP: f64 = 4.0;
-    let scale = gigakelvin_per_pixel(&cube.grid, cube.sky.frequency_hz);
+    let scale = gigakelvin_per_pixel(&cube.grid, cube.sky()?.frequency_hz);
     let images = sky_images(cube);
     let shown = chosen(images.len(), COLUMNS * COLUMNS);
     let pictures: Vec<Array2<f64>> = shown.iter().map(|index| &images[*index] * scale).collect();
@@ -87,7 +87,7 @@ pub fn samples(cube: &Cube, beam: &Beam) -> Result<Figure> {
     })?;
     let caption = format!(
         "{}: {} of {} posterior samples with one colour scale; each is an image that data and prior allow.",
-        cube.sky.source,
+        cube.frame.source(),
         shown.len(),
         images.len()
     );

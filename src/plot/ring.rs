@@ -37,7 +37,8 @@ pub fn ring(cube: &Cube, posterior: &RingPosterior) -> Result<Option<Figure>> {
     if 2 * posterior.count() <= posterior.rings.len() {
         return Ok(None);
     }
-    let unwrapped = unwrapped(cube, posterior);
+    let scale = gigakelvin_per_pixel(&cube.grid, cube.sky()?.frequency_hz);
+    let unwrapped = unwrapped(cube, posterior, scale);
     let svg = canvas::draw(PAGE, 292.0, |canvas| {
         draw_unwrapped(canvas, &unwrapped, Rect::new(42.0, 8.0, 210.0, 118.0))?;
         draw_profile(canvas, &unwrapped, Rect::new(340.0, 8.0, 160.0, 118.0))?;
@@ -47,15 +48,15 @@ pub fn ring(cube: &Cube, posterior: &RingPosterior) -> Result<Option<Figure>> {
         "{}: the ring of {} samples. Top: mean brightness unwrapped around each sample's own centre, and mean \
          radial profile with the central 95 % of the samples. Bottom: posteriors of the ring's diameter, width, \
          position angle (east of north) and asymmetry; line and shade are median and 68 % interval.",
-        cube.sky.source,
+        cube.frame.source(),
         posterior.count()
     );
     Ok(Some(Figure::new("ring", caption, svg)))
 }
 
-/// Brightness temperature `[radius, angle]` of every sample around its ring's centre, 10^9 K.
-fn unwrapped(cube: &Cube, posterior: &RingPosterior) -> Vec<Array2<f64>> {
-    let scale = gigakelvin_per_pixel(&cube.grid, cube.sky.frequency_hz);
+/// Brightness temperature `[radius, angle]` of every sample around its ring's centre, 10^9 K; `scale` is that of one
+/// Jy/pixel.
+fn unwrapped(cube: &Cube, posterior: &RingPosterior, scale: f64) -> Vec<Array2<f64>> {
     let radii: Vec<f64> = (0..=RADII).map(|k| radius(k) * MICROARCSECOND).collect();
     let measured = posterior.rings.iter().zip(sky_images(cube));
     let with_ring = measured.filter_map(|(ring, image)| Some(((*ring)?, image)));

@@ -10,7 +10,7 @@ use crate::{
     Error, Result,
     features::{RingPosterior, ring::Search},
     io::{
-        cube::{Cube, Provenance},
+        cube::{Cube, Frame, Provenance},
         cube_fits, cube_hdf5,
     },
     manifest::{self, Manifest, Stopwatch},
@@ -58,7 +58,8 @@ impl Outcome {
         manifest.write(&directory.file("manifest.json"))?;
         let report = directory.file("report.html");
         report::write(&diagnostics, &manifest, &drawn, &report)?;
-        let summary = format!("{}: {}report: {}\n", cube.sky.source, summary(&diagnostics), report.display());
+        let summary =
+            format!("{}: {}report: {}\n", cube.frame.source(), summary(&diagnostics), report.display());
         Ok(Self { passed: diagnostics.warnings.is_empty(), diagnostics, summary })
     }
 }
@@ -99,7 +100,7 @@ fn cube(run: &Reconstruction, draws: &Tensor, directory: &Directory) -> Result<C
         chains: (0..chains * length).map(|i| (i / length) as u32).collect(),
         grid: *run.problem.forward.grid(),
         unit: "Jy/pixel".into(),
-        sky: run.sky(),
+        frame: Frame::Sky(run.sky()),
         provenance: Provenance {
             seed: run.settings.seed,
             prior: run.settings.prior.clone(),

@@ -69,7 +69,7 @@ fn tiff_of_every_type_compression_and_tiling() {
 }
 
 fn channel(name: Option<&str>, nanometres: Option<f64>) -> Channel {
-    Channel { name: name.map(String::from), emission: nanometres.map(|emission| emission * 1e-9) }
+    Channel { name: name.map(String::from), emission: nanometres.map(|emission| emission / 1e9) }
 }
 
 fn close(found: [Option<f64>; 3], micrometres: [Option<f64>; 3]) {

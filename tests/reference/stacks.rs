@@ -40,7 +40,7 @@ fn real_stacks_agree_with_other_readers() {
 #[test]
 fn scales_and_channels_of_real_files() {
     let um = |value: f64| Some(value * 1e-6);
-    let emission = |nanometres: f64| Channel { name: None, emission: Some(nanometres * 1e-9) };
+    let emission = |nanometres: f64| Channel { name: None, emission: Some(nanometres / 1e9) };
     let named = |name: &str| Channel { name: Some(name.into()), emission: None };
     let pixel = 1.0 / 23.466652;
     for (name, voxel, channels) in [

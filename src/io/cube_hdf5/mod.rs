@@ -1,5 +1,7 @@
 //! Posterior cubes as HDF5 with named dimensions, which h5py and xarray open as they are.
 
+mod frame;
+
 use std::path::Path;
 
 use hdf5::types::{FixedAscii, VarLenArray, VarLenUnicode};
@@ -8,8 +10,8 @@ use hdf5_sys::h5t::{H5T_str_t, H5Tset_strpad};
 use ndarray::{Array4, ArrayView};
 
 use super::atomic;
-use crate::io::cube::{Cube, Provenance, SkyFrame};
-use crate::{Error, Result, grid::Grid, units::MICROARCSECOND};
+use crate::io::cube::{Cube, Provenance};
+use crate::{Error, Result, grid::Grid};
 
 /// Largest cube that is read back, samples x voxels.
 const LARGEST_CUBE: usize = 1 << 31;
@@ -64,22 +66,15 @@ pub fn read(file: &Path) -> Result<Cube> {
             return Err(format!("/chain has shape {:?}, expected [{}]", chains.shape(), shape[0]).into());
         }
         let chains = chains.read_raw()?;
-        let number = |name: &str| hdf5.attr(name)?.read_scalar::<f64>();
-        let text =
-            |name: &str| Ok::<_, hdf5::Error>(hdf5.attr(name)?.read_scalar::<VarLenUnicode>()?.to_string());
+        let number = |name: &str| read_number(&hdf5, name);
+        let text = |name: &str| read_text(&hdf5, name);
         let pitch = [number("pitch_z")?, number("pitch_y")?, number("pitch_x")?];
         Ok(Cube {
             grid: Grid { shape: [shape[1], shape[2], shape[3]], pitch },
             samples,
             chains,
             unit: text("units")?,
-            sky: SkyFrame {
-                source: text("source")?,
-                ra_deg: number("ra_deg")?,
-                dec_deg: number("dec_deg")?,
-                frequency_hz: number("frequency_hz")?,
-                mjd: number("mjd")?,
-            },
+            frame: frame::read(&hdf5)?,
             provenance: Provenance {
                 seed: hdf5.attr("seed")?.read_scalar()?,
                 prior: text("prior")?,
@@ -93,23 +88,15 @@ pub fn read(file: &Path) -> Result<Cube> {
 }
 
 fn attributes(hdf5: &File, cube: &Cube) -> hdf5::Result<()> {
-    let (sky, made) = (&cube.sky, &cube.provenance);
-    let [pitch_z, pitch_y, pitch_x] = cube.grid.pitch;
-    for (name, value) in [
-        ("ra_deg", sky.ra_deg),
-        ("dec_deg", sky.dec_deg),
-        ("frequency_hz", sky.frequency_hz),
-        ("mjd", sky.mjd),
-        ("pitch_z", pitch_z),
-        ("pitch_y", pitch_y),
-        ("pitch_x", pitch_x),
-    ] {
-        hdf5.new_attr::<f64>().create(name)?.write_scalar(&value)?;
+    frame::write(hdf5, &cube.frame)?;
+    let made = &cube.provenance;
+    for (name, pitch) in ["pitch_z", "pitch_y", "pitch_x"].into_iter().zip(cube.grid.pitch) {
+        number_attribute(hdf5, name, pitch)?;
     }
     hdf5.new_attr::<u64>().create("seed")?.write_scalar(&made.seed)?;
     for (name, value) in [
         ("units", cube.unit.as_str()),
-        ("source", &sky.source),
+        ("source", cube.frame.source()),
         ("prior", &made.prior),
         ("config_sha256", &made.config_sha256),
         ("creator", concat!("antumbra ", env!("CARGO_PKG_VERSION"))),
@@ -119,17 +106,11 @@ fn attributes(hdf5: &File, cube: &Cube) -> hdf5::Result<()> {
     Ok(())
 }
 
-/// One dimension scale per axis: sample index, plane index, and angular offsets in microarcseconds.
+/// One dimension scale per axis: sample index, and the places that the frame gives to voxels.
 fn coordinates(hdf5: &File, cube: &Cube) -> hdf5::Result<()> {
-    let [samples, planes, _, _] = [0, 1, 2, 3].map(|axis| cube.samples.shape()[axis]);
-    let index = |count: usize| (0..count).map(|i| i as f64).collect::<Vec<_>>();
-    let angle = |offsets: Vec<f64>| offsets.into_iter().map(|o| o / MICROARCSECOND).collect::<Vec<_>>();
-    for (name, values, unit, meaning) in [
-        ("sample", index(samples), "1", "posterior sample"),
-        ("z", index(planes), "1", "plane"),
-        ("y", angle(cube.grid.north()), "uas", "offset north of the phase centre"),
-        ("x", angle(cube.grid.east()), "uas", "offset east of the phase centre"),
-    ] {
+    let samples = (0..cube.samples.shape()[0]).map(|i| i as f64).collect();
+    let sample = ("sample", samples, "1", "posterior sample");
+    for (name, values, unit, meaning) in [sample].into_iter().chain(frame::axes(&cube.frame, &cube.grid)) {
         let scale = timeless(hdf5).with_data(ArrayView::from(&values)).create(name)?;
         label(&scale, "CLASS", "DIMENSION_SCALE")?;
         label(&scale, "NAME", name)?;
@@ -178,6 +159,18 @@ fn label(location: &Location, name: &str, value: &str) -> hdf5::Result<()> {
     }
 }
 
+fn number_attribute(location: &Location, name: &str, value: f64) -> hdf5::Result<()> {
+    location.new_attr::<f64>().create(name)?.write_scalar(&value)
+}
+
+fn read_number(location: &Location, name: &str) -> hdf5::Result<f64> {
+    location.attr(name)?.read_scalar()
+}
+
+fn read_text(location: &Location, name: &str) -> hdf5::Result<String> {
+    Ok(location.attr(name)?.read_scalar::<VarLenUnicode>()?.to_string())
+}
+
 fn text_attribute(location: &Location, name: &str, value: &str) -> hdf5::Result<()> {
     let value: VarLenUnicode =
         value.parse().map_err(|_| format!("attribute {name} holds a NUL character"))?;
@@ -189,14 +182,16 @@ mod tests {
     use hdf5_sys::h5t::H5Tget_strpad;
 
     use super::*;
-    use crate::io::cube::tests::example;
+    use crate::io::cube::tests::{example, microscope};
 
     #[test]
     fn the_cube_reads_back_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("posterior.h5");
-        write(&example(), &file).unwrap();
-        assert_eq!(read(&file).unwrap(), example());
+        for cube in [example(), microscope()] {
+            write(&cube, &file).unwrap();
+            assert_eq!(read(&file).unwrap(), cube);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use roxmltree::{Document, Node};
 
 use super::hdf5::{checked, damaged, read_slab};
 use super::sample::SampleType;
-use super::{Metadata, Planes, Shape, Stack, length::metres};
+use super::{Metadata, Planes, Shape, Stack, length::per_metre};
 use crate::{Error, Result};
 
 /// Opens the finest level of every set-up; `None` for a file of another layout.
@@ -86,9 +86,9 @@ fn companion(path: &Path, setups: &[String], metadata: &mut Metadata) {
 /// Pitch along Z, Y, X of a set-up, metres.
 fn voxel(view: Node) -> [Option<f64>; 3] {
     let Some(voxel) = view.children().find(|node| node.has_tag_name("voxelSize")) else { return [None; 3] };
-    let unit = text_of(voxel, "unit").and_then(metres);
+    let unit = text_of(voxel, "unit").and_then(per_metre);
     let sizes = text_of(voxel, "size").unwrap_or_default();
-    let mut sizes = sizes.split_whitespace().map(|size| Some(size.parse::<f64>().ok()? * unit?));
+    let mut sizes = sizes.split_whitespace().map(|size| Some(size.parse::<f64>().ok()? / unit?));
     let [x, y, z] =
         [(); 3].map(|()| sizes.next().flatten().filter(|pitch| pitch.is_finite() && *pitch > 0.0));
     [z, y, x]

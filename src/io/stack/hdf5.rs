@@ -147,7 +147,7 @@ fn element_size(dataset: &Dataset) -> [Option<f64>; 3] {
     let sizes = dataset.attr("element_size_um").and_then(|attribute| attribute.read_raw::<f64>());
     let mut voxel = [None; 3];
     for (pitch, size) in voxel.iter_mut().rev().zip(sizes.unwrap_or_default().iter().rev()) {
-        *pitch = Some(size * 1e-6).filter(|pitch| pitch.is_finite() && *pitch > 0.0);
+        *pitch = Some(size / 1e6).filter(|pitch| pitch.is_finite() && *pitch > 0.0);
     }
     voxel
 }

@@ -10,7 +10,7 @@ mod order;
 mod raw;
 mod sample;
 mod tiff;
-//mod write;
+mod write;
 
 use std::fmt;
 use std::fs::File;
@@ -23,7 +23,7 @@ use ndarray::{Array2, Array4};
 use crate::{Error, Result};
 
 pub use sample::SampleType;
-//pub use write::{Container, write};
+pub use write::{Container, Title, write};
 
 /// A file format that holds stacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -112,14 +112,12 @@ impl Header {
 
     /// Pitch along Z, Y, X in metres where the header gives one.
     fn voxel(&self) -> [Option<f64>; 3] {
-        const ANGSTROM: f64 = 1e-10;
-        const MICROMETRE: f64 = 1e-6;
         let lengths = [2, 1, 0].map(|axis| match self.dialect {
-            Dialect::DeltaVision => self.number(10 + axis) * MICROMETRE,
-            Dialect::Mrc => self.number(10 + axis) / f64::from(self.integer(7 + axis)) * ANGSTROM,
+            Dialect::DeltaVision => self.number(10 + axis) / 1e6,
+            Dialect::Mrc => self.number(10 + axis) / f64::from(self.integer(7 + axis)) / 1e10,
         });
         // One Angstrom is what programs write that do not know the pixel size; no light microscope has it.
-        lengths.map(|pitch| Some(pitch).filter(|pitch| pitch.is_finite() && *pitch > 1.001 * ANGSTROM))
+        lengths.map(|pitch| Some(pitch).filter(|pitch| pitch.is_finite() && *pitch > 1.001e-10))
     }
 
     /// Sizes [T, C, Z] of so many sections, and the axes they run along, slowest first.
@@ -152,7 +150,7 @@ impl Header {
     fn channels(&self, count: usize) -> Vec<Channel> {
         let emission = |wave: usize| {
             let nanometres = f64::from(if wave < 5 { self.short(198 + 2 * wave) } else { 0 });
-            Some(nanometres * 1e-9).filter(|wavelength| *wavelength > 0.0)
+            Some(nanometres / 1e9).filter(|wavelength| *wavelength > 0.0)
         };
         let known = self.dialect == Dialect::DeltaVision;
         (0..count).map(|wave| Channel { name: None, emission: emission(wave).filter(|_| known) }).collect()

@@ -20,8 +20,8 @@ pub(super) struct RawPlanes {
     offsets: Array3<u64>,
     sample: SampleType,
     order: ByteOrder,
-    /// One plane as it is stored.
-    buffer: Vec<u8>,
+    /// Bytes of one plane.
+    plane: usize,
 }
 
 impl RawPlanes {
@@ -41,20 +41,21 @@ impl RawPlanes {
         let end = last.saturating_add(plane);
         bounds::fits(path, "planes", end, length, bounds::expansion::NONE)?;
         let file = File::open(path).map_err(|source| Error::io(path, source))?;
-        Ok(Self { path: path.into(), file, offsets, sample, order, buffer: vec![0; plane as usize] })
+        Ok(Self { path: path.into(), file, offsets, sample, order, plane: plane as usize })
     }
 }
 
 impl Planes for RawPlanes {
     fn read(&mut self, time: usize, channel: usize, z: Range<usize>, values: &mut [f32]) -> Result<()> {
-        let pixels = self.buffer.len() / self.sample.bytes();
+        let pixels = self.plane / self.sample.bytes();
+        let mut buffer = vec![0; self.plane];
         for (z, values) in z.zip(values.chunks_exact_mut(pixels)) {
             let offset = self.offsets[[time, channel, z]];
             self.file
                 .seek(SeekFrom::Start(offset))
-                .and_then(|_| self.file.read_exact(&mut self.buffer))
+                .and_then(|_| self.file.read_exact(&mut buffer))
                 .map_err(|source| Error::io(&self.path, source))?;
-            self.sample.convert(&self.buffer, self.order, values);
+            self.sample.convert(&buffer, self.order, values);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use ndarray::Array3;
 use tiff::tags::Tag;
 
-use super::super::{Channel, bounds, length::metres, order::plane_numbers};
+use super::super::{Channel, bounds, length::per_metre, order::plane_numbers};
 use super::{Layout, pages::Pages};
 use crate::{Error, Result};
 
@@ -47,11 +47,11 @@ pub(super) fn layout(description: &str, pages: &mut Pages) -> Result<Layout> {
     let labels = labels(pages)?;
     let mut layout = Layout::new("ImageJ TIFF", numbers);
     layout.channels = channels_of(&layout.planes, &labels);
-    let unit = field("unit").and_then(metres);
+    let unit = field("unit").and_then(per_metre);
     let per_unit = [Tag::YResolution, Tag::XResolution].map(|tag| resolution(pages, tag));
-    let [y, x] = per_unit.map(|pixels| Some(unit? / pixels?));
+    let [y, x] = per_unit.map(|pixels| Some(1.0 / pixels? / unit?));
     let spacing = field("spacing").and_then(|text| text.parse::<f64>().ok());
-    let z = unit.zip(spacing).map(|(unit, spacing)| unit * spacing.abs());
+    let z = unit.zip(spacing).map(|(unit, spacing)| spacing.abs() / unit);
     layout.voxel = [z, y, x].map(|pitch| pitch.filter(|pitch| pitch.is_finite() && *pitch > 0.0));
     Ok(layout)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use ndarray::Array3;
 use roxmltree::{Document, Node};
 
-use super::super::{Channel, length::metres, order::plane_numbers};
+use super::super::{Channel, length::per_metre, order::plane_numbers};
 use super::{Layout, pages::Pages};
 use crate::{Error, Result};
 
@@ -52,7 +52,7 @@ pub(super) fn layout(path: &Path, description: &str, pages: &Pages) -> Result<La
     }
     let planes = planes(path, root, pixels, sizes)?;
     let mut layout = Layout::new("OME-TIFF", planes);
-    layout.voxel = ["Z", "Y", "X"].map(|axis| length(pixels, &format!("PhysicalSize{axis}"), 1e-6));
+    layout.voxel = ["Z", "Y", "X"].map(|axis| length(pixels, &format!("PhysicalSize{axis}"), 1e6));
     layout.channels = channels_of(pixels, channels);
     (layout.numerical_aperture, layout.refractive_index) = objective(root, image);
     let images = root.children().filter(|node| node.tag_name().name() == "Image").count();
@@ -117,7 +117,7 @@ fn channels_of(pixels: Node, count: usize) -> Vec<Channel> {
     let mut channels = Vec::new();
     for node in pixels.children().filter(|node| node.tag_name().name() == "Channel") {
         let name = node.attribute("Name").filter(|name| !name.is_empty()).map(String::from);
-        let channel = Channel { name, emission: length(node, "EmissionWavelength", 1e-9) };
+        let channel = Channel { name, emission: length(node, "EmissionWavelength", 1e9) };
         let samples = node.attribute("SamplesPerPixel").and_then(|text| text.parse().ok()).unwrap_or(1usize);
         channels.extend(std::iter::repeat_n(channel, samples.clamp(1, count)));
     }
@@ -142,14 +142,14 @@ fn objective(root: Node, image: Node) -> (Option<f64>, Option<f64>) {
     (number(objective, "LensNA"), number(settings, "RefractiveIndex"))
 }
 
-/// A length attribute in metres; its unit, if not written, is `unit` metres.
+/// A length attribute in metres; of its unit, if that is not written, `unit` are a metre.
 fn length(node: Node, name: &str, unit: f64) -> Option<f64> {
     let value: f64 = node.attribute(name)?.parse().ok()?;
     let unit = match node.attribute(format!("{name}Unit").as_str()) {
-        Some(name) => metres(name)?,
+        Some(name) => per_metre(name)?,
         None => unit,
     };
-    Some(value * unit).filter(|length| length.is_finite() && *length > 0.0)
+    Some(value / unit).filter(|length| length.is_finite() && *length > 0.0)
 }
 
 fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
