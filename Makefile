@@ -1,12 +1,13 @@
 # make demo    install what is missing, build, reconstruct the real M87* file into runs/m87
 # make test    install what is missing, check formatting and lints, run every test
 # make bench   time the network, one step of the engine and one likelihood gradient
+# make bench-pytorch   the same network in PyTorch, side by side; installs PyTorch into target/bench/venv
 # make deny    licences, sources and duplicate versions of all dependencies
 
 export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 ANTUMBRA := target/release/antumbra
 
-.PHONY: demo build test bench deny clean
+.PHONY: demo build test bench bench-pytorch deny clean
 
 build: .tools/bin/cmake
 	cargo build --release
@@ -22,6 +23,16 @@ test: .tools/bin/cmake
 
 bench: .tools/bin/cmake
 	cargo bench
+
+# BENCH=--busy measures on a machine that has other work; its numbers are not worth quoting.
+bench-pytorch: .tools/bin/cmake target/bench/venv/bin/torchrun
+	cargo build --release --bench pytorch
+	target/bench/venv/bin/python benches/pytorch/against.py "$$(ls -t target/release/deps/pytorch-* | grep -v '\.' | head -1)" target/bench $(BENCH)
+
+target/bench/venv/bin/torchrun:
+	mkdir -p target/bench
+	python3 -m venv --clear target/bench/venv
+	target/bench/venv/bin/pip install --quiet 'torch>=2.6,<3'
 
 deny:
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

@@ -2,7 +2,7 @@
 
 fn main() -> std::process::ExitCode {
     rest_between_loops();
-    keep_memory();
+    antumbra::compute::keep_freed_memory();
     antumbra::cli::main()
 }
 
@@ -12,16 +12,5 @@ fn rest_between_loops() {
     if std::env::var_os(THREADS).is_none() {
         // SAFETY: the process has no other thread yet.
         unsafe { std::env::set_var(THREADS, "1") };
-    }
-}
-
-/// Each step of a run asks for the same large blocks again. glibc returns such blocks to the system at once, which
-/// costs a fifth of the time in page faults; kept in the heap they are used again.
-fn keep_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: the process has no other thread yet; both calls only set limits of the allocator.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     tensor::{
         conv::conv2d,
         norm::modulated_silu,
-        resample::{average2, depth_to_space, repeat2, space_to_depth},
+        resample::{average2, depth_to_space, join, repeat2, space_to_depth},
     },
 };
 
@@ -223,7 +223,7 @@ impl UNet {
         }
         for level in self.architecture.rising().rev() {
             h = repeat2(&self.convolve(&format!("narrow.{level}"), &h)?)?;
-            h = Tensor::cat(&[&h, &skips[level]], 1)?;
+            h = join(&h, &skips[level])?;
             for block in self.architecture.up(level) {
                 h = self.block(&block, &h, embedding)?;
             }
@@ -255,7 +255,7 @@ impl UNet {
 
     fn modulate(&self, name: &str, x: &Tensor, embedding: &Tensor) -> Result<Tensor> {
         let modulation = self.linear(name, embedding)?;
-        let channels = x.dim(1)?;
+        let channels = x.dim(3)?;
         let (scale, shift) = (modulation.narrow(1, 0, channels)?, modulation.narrow(1, channels, channels)?);
         modulated_silu(x, &scale, &shift, self.architecture.groups)
     }

@@ -1,21 +1,24 @@
-//! Two-dimensional convolution with bias, fast on the CPU in both directions.
+//! Two-dimensional convolution with bias, channels last, fast on the CPU in both directions.
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor, WithDType, bail};
 
 use super::{
-    conv_kernel::{Geometry, Weights, convolve, correlate},
-    simd::{values, with_float},
+    channels_last,
+    conv_kernel::{self, Arranged, Geometry, channel_sums},
+    planar,
+    simd::{Real, values, with_float},
+    winograd::{self, Transformed},
 };
 use crate::{Error, Result};
 
-/// Convolves `x` `[B, C, Y, X]` with `w` `[O, C, k, k]` (k odd, stride 1, zeros outside) and adds `bias` `[O]`.
+/// Convolves `x` `[B, Y, X, C]` with `w` `[O, C, k, k]` (k odd, stride 1, zeros outside) and adds `bias` `[O]`.
 ///
-/// Returns `[B, O, Y, X]`. Gradients are computed only for arguments that are tracked.
+/// Returns `[B, Y, X, O]`. Gradients are computed only for arguments that are tracked.
 ///
 /// # Errors
 /// Shapes that do not fit, or an even kernel.
 pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let (_, inputs, _, _) = x.dims4()?;
+    let (_, _, _, inputs) = x.dims4()?;
     let (outputs, _, kernel, _) = w.dims4()?;
     if w.dims() != [outputs, inputs, kernel, kernel] || kernel % 2 == 0 {
         let odd = kernel | 1;
@@ -26,9 +29,9 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         });
     }
     if !x.device().is_cpu() {
-        let y = x.conv2d(w, kernel / 2, 1, 1, 1)?;
+        let y = channels_last(&planar(x)?.contiguous()?.conv2d(w, kernel / 2, 1, 1, 1)?)?;
         return Ok(match bias {
-            Some(bias) => y.broadcast_add(&bias.reshape((1, outputs, 1, 1))?)?,
+            Some(bias) => y.broadcast_add(bias)?,
             None => y,
         });
     }
@@ -42,13 +45,16 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
 /// y = w * x + b.
 struct Convolution;
 
-/// Gradient with respect to x, of the gradient `[B, O, Y, X]` and the weights.
+/// Gradient with respect to x, of the gradient `[B, Y, X, O]` and the weights.
 struct InputGradient;
 
-/// Gradient with respect to w, of the gradient `[B, O, Y, X]` and x.
+/// Gradient with respect to w, of the gradient `[B, Y, X, O]` and x.
 struct WeightGradient {
     kernel: usize,
 }
+
+/// Sums over all axes but the last.
+struct ChannelSums;
 
 impl CustomOp3 for Convolution {
     fn name(&self) -> &'static str {
@@ -65,15 +71,15 @@ impl CustomOp3 for Convolution {
         bias_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (outputs, inputs, kernel, _) = w_layout.shape().dims4()?;
-        let geometry = geometry(x_layout, kernel)?;
+        let g = geometry(x_layout, kernel)?;
         if bias_layout.dims() != [outputs] {
             bail!("convolution: biases {:?} for {outputs} outputs", bias_layout.dims());
         }
         let y = with_float!(x, T => {
-            let weights = Weights::forward(values(w, w_layout)?, outputs, inputs, geometry.taps());
-            T::to_cpu_storage_owned(convolve::<T>(&geometry, values(x, x_layout)?, &weights, values(bias, bias_layout)?))
+            let weights = Arranged::forward(values(w, w_layout)?, outputs, inputs);
+            T::to_cpu_storage_owned(convolve::<T>(&g, values(x, x_layout)?, &weights, values(bias, bias_layout)?))
         });
-        Ok((y, (geometry.batch, outputs, geometry.height, geometry.width).into()))
+        Ok((y, (g.batch, g.height, g.width, outputs).into()))
     }
 
     fn bwd(
@@ -88,7 +94,7 @@ impl CustomOp3 for Convolution {
         let kernel = w.dim(2)?;
         let of_x = || gradient.apply_op2_no_bwd(w, &InputGradient);
         let of_w = || gradient.apply_op2_no_bwd(x, &WeightGradient { kernel });
-        let of_bias = || gradient.flatten_from(2)?.sum(2)?.sum(0);
+        let of_bias = || gradient.apply_op1_no_bwd(&ChannelSums);
         Ok((
             x.track_op().then(of_x).transpose()?,
             w.track_op().then(of_w).transpose()?,
@@ -110,12 +116,12 @@ impl CustomOp2 for InputGradient {
         w_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (outputs, inputs, kernel, _) = w_layout.shape().dims4()?;
-        let geometry = geometry(gradient_layout, kernel)?;
+        let g = geometry(gradient_layout, kernel)?;
         let x = with_float!(gradient, T => {
-            let weights = Weights::adjoint(values(w, w_layout)?, outputs, inputs, geometry.taps());
-            T::to_cpu_storage_owned(convolve::<T>(&geometry, values(gradient, gradient_layout)?, &weights, &[]))
+            let weights = Arranged::adjoint(values(w, w_layout)?, outputs, inputs);
+            T::to_cpu_storage_owned(convolve::<T>(&g, values(gradient, gradient_layout)?, &weights, &[]))
         });
-        Ok((x, (geometry.batch, inputs, geometry.height, geometry.width).into()))
+        Ok((x, (g.batch, g.height, g.width, inputs).into()))
     }
 }
 
@@ -131,19 +137,49 @@ impl CustomOp2 for WeightGradient {
         x: &CpuStorage,
         x_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let geometry = geometry(x_layout, self.kernel)?;
-        let shape = (gradient_layout.dims()[1], x_layout.dims()[1], self.kernel, self.kernel).into();
+        let g = geometry(x_layout, self.kernel)?;
+        let (outputs, inputs) = (gradient_layout.dims()[3], x_layout.dims()[3]);
         let w = with_float!(x, T => {
-            let (x, gradient) = (values(x, x_layout)?, values(gradient, gradient_layout)?);
-            T::to_cpu_storage_owned(correlate::<T>(&geometry, x, gradient))
+            let (x, gradient) = (values::<T>(x, x_layout)?, values(gradient, gradient_layout)?);
+            let correlate = if by_tiles(&g, inputs, outputs) { winograd::correlate } else { conv_kernel::correlate };
+            T::to_cpu_storage_owned(Arranged::restore(&correlate(&g, x, gradient), outputs, inputs))
         });
-        Ok((w, shape))
+        Ok((w, (outputs, inputs, self.kernel, self.kernel).into()))
+    }
+}
+
+impl CustomOp1 for ChannelSums {
+    fn name(&self) -> &'static str {
+        "channel-sums"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (_, _, _, channels) = layout.shape().dims4()?;
+        let sums =
+            with_float!(x, T => T::to_cpu_storage_owned(channel_sums::<T>(values(x, layout)?, channels)));
+        Ok((sums, channels.into()))
     }
 }
 
 fn geometry(images: &Layout, kernel: usize) -> candle_core::Result<Geometry> {
-    let (batch, _, height, width) = images.shape().dims4()?;
+    let (batch, height, width, _) = images.shape().dims4()?;
     Ok(Geometry { batch, height, width, kernel })
+}
+
+/// Whether tiles of transformed pixels win: not for images of a few tiles or channels, whose transforms cost more.
+fn by_tiles(g: &Geometry, inputs: usize, outputs: usize) -> bool {
+    let tiles = g.batch * g.height.div_ceil(4) * g.width.div_ceil(4);
+    g.kernel == 3 && inputs >= 8 && outputs >= 8 && tiles >= 16
+}
+
+fn convolve<T: Real>(g: &Geometry, images: &[T], weights: &Arranged<T>, bias: &[T]) -> Vec<T> {
+    let mut output = vec![T::default(); g.batch * g.pixels() * weights.outputs];
+    if by_tiles(g, weights.inputs, weights.outputs) {
+        winograd::convolve(g, images, &Transformed::new(weights), bias, &mut output);
+    } else {
+        conv_kernel::convolve(g, images, weights, bias, &mut output);
+    }
+    output
 }
 
 #[cfg(test)]
@@ -153,8 +189,9 @@ mod tests {
     use super::*;
     use crate::{compute::Compute, rng::Rng};
 
-    /// The definition: y[b,o,i,j] = bias[o] + sum_{c,k,l} w[o,c,k,l] x[b,c,i+k-p,j+l-p].
+    /// The definition: y[b,i,j,o] = bias[o] + sum_{c,k,l} w[o,c,k,l] x[b,i+k-p,j+l-p,c].
     fn slow(x: &Tensor, w: &Tensor, bias: &Tensor) -> Tensor {
+        let x = &planar(x).unwrap();
         let (x, w) = (x.to_dtype(DType::F64).unwrap(), w.to_dtype(DType::F64).unwrap());
         let bias = bias.to_dtype(DType::F64).unwrap();
         let pad = w.dim(2).unwrap() / 2;
@@ -178,36 +215,43 @@ mod tests {
                 y = y.broadcast_add(&x.broadcast_mul(&w).unwrap().sum(2).unwrap()).unwrap();
             }
         }
-        y
+        channels_last(&y).unwrap()
     }
 
     fn arguments(shape: [usize; 4], outputs: usize, kernel: usize, compute: &Compute) -> [Var; 3] {
         let mut rng = Rng::new(3);
-        [&shape[..], &[outputs, shape[1], kernel, kernel], &[outputs]]
+        [&shape[..], &[outputs, shape[3], kernel, kernel], &[outputs]]
             .map(|shape| Var::from_tensor(&rng.normals(shape, compute).unwrap()).unwrap())
     }
 
-    fn worst(a: &Tensor, b: &Tensor) -> f64 {
-        let difference = (a.to_dtype(DType::F64).unwrap() - b.to_dtype(DType::F64).unwrap()).unwrap();
-        difference.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap()
+    /// Largest difference, in units of the largest exact value.
+    fn relative(fast: &Tensor, exact: &Tensor) -> f64 {
+        let largest = |x: Tensor| x.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f64>();
+        let exact = exact.to_dtype(DType::F64).unwrap();
+        let difference = (fast.to_dtype(DType::F64).unwrap() - &exact).unwrap();
+        largest(difference).unwrap() / largest(exact).unwrap()
     }
 
     #[test]
     fn value_and_gradients_agree_with_the_definition() {
         let cases = [
-            ([2, 3, 5, 7], 5, 3),
-            ([1, 16, 8, 8], 19, 3),
-            ([3, 4, 16, 16], 8, 1),
-            ([2, 1, 1, 2], 1, 3),
-            ([1, 2, 6, 40], 9, 5),
+            ([2, 5, 7, 3], 5, 3),
+            ([1, 8, 8, 16], 19, 3),
+            ([3, 16, 16, 4], 8, 1),
+            ([2, 1, 2, 1], 1, 3),
+            ([1, 6, 40, 2], 9, 5),
+            ([5, 7, 9, 11], 17, 3),
+            ([2, 16, 16, 24], 40, 3),
+            ([90, 3, 2, 8], 8, 3),
         ];
         for compute in [Compute::cpu(), Compute::cpu_f64()] {
-            let tolerance = if compute.dtype == DType::F32 { 2e-4 } else { 1e-11 };
+            // Of the largest value: tiles lose a digit and a half against the definition.
+            let tolerance = if compute.dtype == DType::F32 { 3e-5 } else { 1e-13 };
             for (shape, outputs, kernel) in cases {
                 let [x, w, bias] = arguments(shape, outputs, kernel, &compute);
                 let fast = conv2d(&x, &w, Some(&bias)).unwrap();
                 let exact = slow(&x, &w, &bias);
-                assert!(worst(&fast, &exact) < tolerance, "{shape:?} {kernel}");
+                assert!(relative(&fast, &exact) < tolerance, "{shape:?} {kernel}");
                 // A weighted sum, so that the gradient differs from pixel to pixel.
                 let factor = Rng::new(5).normals(fast.dims(), &compute).unwrap();
                 let gradients = |y: &Tensor| {
@@ -217,7 +261,7 @@ mod tests {
                 let (fast, exact) = (gradients(&fast), gradients(&exact));
                 for variable in [&x, &w, &bias] {
                     let (a, b) = (fast.get(variable).unwrap(), exact.get(variable).unwrap());
-                    assert!(worst(a, b) < 4.0 * tolerance, "{shape:?} {kernel} {}", worst(a, b));
+                    assert!(relative(a, b) < tolerance, "{shape:?} {kernel} {}", relative(a, b));
                 }
             }
         }
@@ -225,7 +269,7 @@ mod tests {
 
     #[test]
     fn constants_get_no_gradient() {
-        let [x, w, bias] = arguments([1, 2, 4, 4], 3, 3, &Compute::cpu());
+        let [x, w, bias] = arguments([1, 4, 4, 2], 3, 3, &Compute::cpu());
         let gradients =
             conv2d(&x, &w.detach(), Some(&bias.detach())).unwrap().sum_all().unwrap().backward().unwrap();
         assert!(gradients.get(&x).is_some() && gradients.get(&w).is_none());
@@ -236,7 +280,7 @@ mod tests {
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                let [x, w, bias] = arguments([3, 8, 16, 16], 20, 3, &Compute::cpu());
+                let [x, w, bias] = arguments([3, 16, 16, 8], 20, 3, &Compute::cpu());
                 let y = conv2d(&x, &w, Some(&bias)).unwrap();
                 let gradients = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
                 [&x, &w, &bias].map(|v| {
@@ -250,7 +294,7 @@ mod tests {
 
     #[test]
     fn refuses_weights_that_do_not_fit() {
-        let [x, w, _] = arguments([1, 2, 4, 4], 3, 3, &Compute::cpu());
+        let [x, w, _] = arguments([1, 4, 4, 2], 3, 3, &Compute::cpu());
         assert!(conv2d(&x, &w.narrow(1, 0, 1).unwrap(), None).is_err());
         assert!(conv2d(&x, &w.narrow(2, 0, 2).unwrap().narrow(3, 0, 2).unwrap(), None).is_err());
     }

@@ -1,19 +1,12 @@
-//! Loops of the convolution: sums over taps of a zero-padded image, with as many sums as fit into registers.
-//!
-//! A padded image of row length L is a flat array in which a tap (dy, dx) is a constant shift dy L + dx. A row of
-//! outputs, the padding between rows included, is then one long vector, and outputs in the padding are dropped.
-
-use std::array;
+//! Convolution of any odd width as matrix products over zero-padded images, channels last.
 
 use super::{
     parallel::each_chunk,
+    product::{Left, Product, Right, Start},
     simd::{Kernel, Real, Vector},
 };
 
-/// Numbers that a tile may read past the end of an image.
-const SLACK: usize = 64;
-
-/// Sizes of a stack of images `[B, C, Y, X]` under a square kernel of odd width.
+/// Sizes of a stack of images `[B, Y, X, C]` under a square kernel of odd width.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Geometry {
     pub(crate) batch: usize,
@@ -23,294 +16,221 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
-    /// Numbers in one image.
+    /// Pixels of one image.
     pub(crate) fn pixels(&self) -> usize {
         self.height * self.width
-    }
-
-    pub(crate) fn taps(&self) -> usize {
-        self.kernel * self.kernel
     }
 
     fn border(&self) -> usize {
         self.kernel / 2
     }
 
+    /// Pixels of a padded row.
     fn row(&self) -> usize {
         self.width + 2 * self.border()
     }
 
+    /// Pixels of a padded image.
     fn padded(&self) -> usize {
         self.row() * (self.height + 2 * self.border())
     }
 
-    /// Output rows with the padding between them.
-    fn flat(&self) -> usize {
-        self.row() * self.height
-    }
-
-    fn shift(&self, tap: usize) -> usize {
-        tap / self.kernel * self.row() + tap % self.kernel
-    }
-
-    /// Copies images into zeroed fields of `length` numbers, the first pixel at `origin`, rows [`Geometry::row`] apart.
-    fn spread<T: Real>(&self, images: &[T], length: usize, origin: usize) -> Vec<T> {
-        let count = images.len() / self.pixels();
-        let mut fields = vec![T::default(); count * length + SLACK];
-        let per_task = length * (count / self.batch);
-        each_chunk(&mut fields[..count * length], per_task, |task, fields| {
-            let images = &images[task * per_task / length * self.pixels()..];
-            for (field, image) in fields.chunks_mut(length).zip(images.chunks(self.pixels())) {
-                for (target, source) in field[origin..].chunks_mut(self.row()).zip(image.chunks(self.width)) {
-                    target[..self.width].copy_from_slice(source);
-                }
+    /// Images with a border of zeros.
+    fn pad<T: Real>(&self, images: &[T]) -> Vec<T> {
+        let channels = images.len() / (self.batch * self.pixels());
+        let mut padded = vec![T::default(); self.batch * self.padded() * channels];
+        let (origin, row, width) =
+            (self.border() * (self.row() + 1), self.row() * channels, self.width * channels);
+        each_chunk(&mut padded, self.padded() * channels, |image, padded| {
+            let image = images[image * self.pixels() * channels..].chunks(width).take(self.height);
+            for (target, source) in padded[origin * channels..].chunks_mut(row).zip(image) {
+                target[..width].copy_from_slice(source);
             }
         });
-        fields
+        padded
     }
 }
 
-/// How a convolution reads its weights: index = output * row + input * depth + tap offset.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Weights<'a, T> {
-    pub(crate) values: &'a [T],
-    pub(crate) outputs: usize,
+/// Weights `[k, k, C, O]`.
+pub(crate) struct Arranged<T> {
+    pub(crate) values: Vec<T>,
     pub(crate) inputs: usize,
-    row: usize,
-    depth: usize,
-    flipped: bool,
+    pub(crate) outputs: usize,
 }
 
-impl<'a, T: Real> Weights<'a, T> {
-    /// Weights `[O, C, k, k]` as they are.
-    pub(crate) fn forward(values: &'a [T], outputs: usize, inputs: usize, taps: usize) -> Self {
-        Self { values, outputs, inputs, row: inputs * taps, depth: taps, flipped: false }
+impl<T: Real> Arranged<T> {
+    /// From weights `[O, C, k, k]`.
+    pub(crate) fn forward(weights: &[T], outputs: usize, inputs: usize) -> Self {
+        let taps = weights.len() / (outputs * inputs);
+        let mut values = vec![T::default(); weights.len()];
+        for (output, weights) in weights.chunks(inputs * taps).enumerate() {
+            for (input, weights) in weights.chunks(taps).enumerate() {
+                for (tap, weight) in weights.iter().enumerate() {
+                    values[(tap * inputs + input) * outputs + output] = *weight;
+                }
+            }
+        }
+        Self { values, inputs, outputs }
     }
 
-    /// Weights `[O, C, k, k]` of the adjoint: inputs and outputs exchanged, kernel turned by 180 degrees.
-    pub(crate) fn adjoint(values: &'a [T], outputs: usize, inputs: usize, taps: usize) -> Self {
-        Self { values, outputs: inputs, inputs: outputs, row: taps, depth: inputs * taps, flipped: true }
+    /// The adjoint of weights `[O, C, k, k]`: inputs and outputs exchanged, kernel turned by 180 degrees.
+    pub(crate) fn adjoint(weights: &[T], outputs: usize, inputs: usize) -> Self {
+        let taps = weights.len() / (outputs * inputs);
+        let mut values = vec![T::default(); weights.len()];
+        for (pair, weights) in weights.chunks(taps).enumerate() {
+            for (tap, weight) in weights.iter().rev().enumerate() {
+                values[tap * inputs * outputs + pair] = *weight;
+            }
+        }
+        Self { values, inputs: outputs, outputs: inputs }
     }
 
-    fn tap(&self, tap: usize, taps: usize) -> usize {
-        if self.flipped { taps - 1 - tap } else { tap }
+    /// Gradient `[O, C, k, k]` of weights from that of their arrangement `[k, k, C, O]`.
+    pub(crate) fn restore(gradient: &[T], outputs: usize, inputs: usize) -> Vec<T> {
+        let taps = gradient.len() / (outputs * inputs);
+        let mut weights = vec![T::default(); gradient.len()];
+        for (output, weights) in weights.chunks_mut(inputs * taps).enumerate() {
+            for (input, weights) in weights.chunks_mut(taps).enumerate() {
+                for (tap, weight) in weights.iter_mut().enumerate() {
+                    *weight = gradient[(tap * inputs + input) * outputs + output];
+                }
+            }
+        }
+        weights
     }
 }
 
-/// Convolves `[B, C, Y, X]` to `[B, O, Y, X]`, zeros outside; `bias` holds O numbers or none.
-pub(crate) fn convolve<T: Real>(g: &Geometry, images: &[T], weights: &Weights<T>, bias: &[T]) -> Vec<T> {
-    let padded = g.spread(images, g.padded(), g.border() * g.row() + g.border());
-    let taps: Vec<_> = (0..g.taps()).map(|tap| (weights.tap(tap, g.taps()), g.shift(tap))).collect();
-    let mut output = vec![T::default(); g.batch * weights.outputs * g.pixels()];
-    // Blocks of outputs have the same bounds on every machine.
-    const BLOCK: usize = 8;
-    let blocks = weights.outputs.div_ceil(BLOCK);
-    let mut slots = Vec::with_capacity(g.batch * blocks);
-    for image in output.chunks_mut(weights.outputs * g.pixels()) {
-        slots.extend(image.chunks_mut(BLOCK * g.pixels()));
-    }
-    each_chunk(&mut slots, 1, |task, slot| {
-        let image = &padded[task / blocks * weights.inputs * g.padded()..];
-        let first = task % blocks * BLOCK;
-        slot.iter_mut()
-            .for_each(|output| T::vectorize(Block { g, taps: &taps, weights, bias, image, first, output }));
+/// Convolves `[B, Y, X, C]` to `output` `[B, Y, X, O]`, zeros outside; `bias` holds O numbers or none.
+pub(crate) fn convolve<T: Real>(
+    g: &Geometry,
+    images: &[T],
+    weights: &Arranged<T>,
+    bias: &[T],
+    output: &mut [T],
+) {
+    let padded = if g.border() > 0 { g.pad(images) } else { Vec::new() };
+    let images = if g.border() > 0 { &padded } else { images };
+    each_chunk(output, g.width * weights.outputs, |row, output| {
+        let first = row / g.height * g.padded() + row % g.height * g.row();
+        let images = &images[first * weights.inputs..];
+        T::vectorize(Row { g, images, weights, bias, output });
     });
-    output
 }
 
-/// Outputs `first..` of one image, as many as `output` holds.
-struct Block<'a, T> {
+/// One row of outputs.
+struct Row<'a, T> {
     g: &'a Geometry,
-    taps: &'a [(usize, usize)],
-    weights: &'a Weights<'a, T>,
+    images: &'a [T],
+    weights: &'a Arranged<T>,
     bias: &'a [T],
-    image: &'a [T],
-    first: usize,
     output: &'a mut [T],
 }
 
-impl<T: Real> Kernel<T> for Block<'_, T> {
+impl<T: Real> Kernel<T> for Row<'_, T> {
     #[inline(always)]
-    fn run<V: Vector<Lane = T>>(mut self) {
-        let rows = self.output.len() / self.g.pixels();
-        let mut first = 0;
-        while first < rows {
-            first += match (V::MANY, rows - first) {
-                (true, 8..) => self.rows::<V, 8>(first),
-                (_, 4..) => self.rows::<V, 4>(first),
-                _ => self.rows::<V, 1>(first),
-            };
-        }
+    fn run<V: Vector<Lane = T>>(self) {
+        let Arranged { ref values, inputs, outputs } = *self.weights;
+        // The taps of one row of the kernel and their channels are contiguous, in the image as in the weights.
+        let run = self.g.kernel * inputs;
+        let product = Product {
+            a: Left { values: self.images, row: inputs, column: 1, run: self.g.row() * inputs },
+            b: Right { values, row: outputs, run: run * outputs },
+            rows: self.g.width,
+            columns: outputs,
+            run,
+            runs: self.g.kernel,
+        };
+        let start = if self.bias.is_empty() { Start::Zero } else { Start::Bias(self.bias) };
+        product.write::<V>(start, self.output, outputs);
     }
 }
 
-impl<T: Real> Block<'_, T> {
-    /// Computes M outputs at all positions.
-    #[inline(always)]
-    fn rows<V: Vector<Lane = T>, const M: usize>(&mut self, first: usize) -> usize {
-        let flat = self.g.flat();
-        let length = flat.next_multiple_of(V::LANES);
-        let mut sums = vec![T::default(); M * length];
-        let mut at = 0;
-        while at < length {
-            at += match (length - at) / V::LANES {
-                3.. => self.tile::<V, M, 3>(first, at, &mut sums),
-                2 => self.tile::<V, M, 2>(first, at, &mut sums),
-                _ => self.tile::<V, M, 1>(first, at, &mut sums),
-            };
-        }
-        let outputs = self.output.chunks_mut(self.g.pixels()).skip(first);
-        for (output, sums) in outputs.zip(sums.chunks(length)) {
-            for (target, source) in output.chunks_mut(self.g.width).zip(sums.chunks(self.g.row())) {
-                target.copy_from_slice(&source[..self.g.width]);
-            }
-        }
-        M
-    }
-
-    /// Computes M outputs at N registers of positions.
-    #[inline(always)]
-    fn tile<V: Vector<Lane = T>, const M: usize, const N: usize>(
-        &self,
-        first: usize,
-        at: usize,
-        sums: &mut [T],
-    ) -> usize {
-        let Weights { values, inputs, row, depth, .. } = *self.weights;
-        let first = self.first + first;
-        let last = self.taps.iter().fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
-        assert!((first + M - 1) * row + (inputs - 1) * depth + last.0 < values.len());
-        assert!((inputs - 1) * self.g.padded() + last.1 + at + N * V::LANES <= self.image.len());
-        let mut total: [[V; N]; M] =
-            array::from_fn(|m| [V::splat(self.bias.get(first + m).copied().unwrap_or_default()); N]);
-        for input in 0..inputs {
-            for &(tap, shift) in self.taps {
-                // SAFETY: the assertions above bound the largest offsets of both arrays.
-                unsafe {
-                    let image = self.image.as_ptr().add(input * self.g.padded() + shift + at);
-                    let weight = values.as_ptr().add(first * row + input * depth + tap);
-                    let pixels: [V; N] = array::from_fn(|n| V::load(image.add(n * V::LANES)));
-                    for (m, total) in total.iter_mut().enumerate() {
-                        let weight = V::splat(*weight.add(m * row));
-                        for (total, &pixels) in total.iter_mut().zip(&pixels) {
-                            *total = weight.mul_add(pixels, *total);
-                        }
-                    }
-                }
-            }
-        }
-        let length = sums.len() / M;
-        for (m, total) in total.iter().enumerate() {
-            let target = &mut sums[m * length + at..][..N * V::LANES];
-            for (n, total) in total.iter().enumerate() {
-                // SAFETY: the slice holds N registers.
-                unsafe { total.store(target.as_mut_ptr().add(n * V::LANES)) };
-            }
-        }
-        N * V::LANES
-    }
-}
-
-/// Gradient `[O, C, k, k]` with respect to the weights: correlation of images `[B, C, Y, X]` with the outputs'
-/// gradient `[B, O, Y, X]`.
+/// Gradient with respect to the weights, `[k, k, C, O]`, from images `[B, Y, X, C]` and the outputs' gradient
+/// `[B, Y, X, O]`.
 pub(crate) fn correlate<T: Real>(g: &Geometry, images: &[T], outputs: &[T]) -> Vec<T> {
-    let per_image = g.batch * g.pixels();
-    let (inputs, output_count) = (images.len() / per_image, outputs.len() / per_image);
-    let images = g.spread(images, g.padded(), g.border() * g.row() + g.border());
-    // Zeros between rows and up to a full register leave the sums alone.
-    let length = g.flat().next_multiple_of(16);
-    let outputs = g.spread(outputs, length, 0);
-    let columns: Vec<_> = (0..inputs * g.taps())
-        .map(|column| column / g.taps() * g.padded() + g.shift(column % g.taps()))
-        .collect();
-    let mut gradient = vec![T::default(); output_count * columns.len()];
-    const BLOCK: usize = 4;
-    each_chunk(&mut gradient, BLOCK * columns.len(), |task, gradient| {
-        let outputs = &outputs[task * BLOCK * length..];
-        let strides = [inputs * g.padded(), output_count * length];
-        T::vectorize(Correlation {
-            batch: g.batch,
-            length,
-            strides,
-            images: &images,
-            outputs,
-            columns: &columns,
-            gradient,
+    let pixels = g.batch * g.pixels();
+    let [inputs, outputs_count] = [images.len(), outputs.len()].map(|length| length / pixels);
+    let padded = if g.border() > 0 { g.pad(images) } else { Vec::new() };
+    let images = if g.border() > 0 { &padded } else { images };
+    let mut gradient = vec![T::default(); g.kernel * g.kernel * inputs * outputs_count];
+    // Some rows (tap, input) of the gradient.
+    const ROWS: usize = 48;
+    each_chunk(&mut gradient, g.kernel * inputs * outputs_count, |tap_row, gradient| {
+        each_chunk(gradient, ROWS * outputs_count, |part, gradient| {
+            let images = &images[tap_row * g.row() * inputs + part * ROWS..];
+            T::vectorize(Taps { g, images, outputs, channels: [inputs, outputs_count], gradient });
         });
     });
     gradient
 }
 
-/// Some rows of the weight gradient, as many as `gradient` holds.
-struct Correlation<'a, T> {
-    batch: usize,
-    length: usize,
-    /// From one element of the batch to the next, in `images` and `outputs`.
-    strides: [usize; 2],
+/// Some rows of the gradient of the weights, as many as `gradient` holds.
+struct Taps<'a, T> {
+    g: &'a Geometry,
     images: &'a [T],
     outputs: &'a [T],
-    columns: &'a [usize],
+    channels: [usize; 2],
     gradient: &'a mut [T],
 }
 
-impl<T: Real> Kernel<T> for Correlation<'_, T> {
+impl<T: Real> Kernel<T> for Taps<'_, T> {
     #[inline(always)]
-    fn run<V: Vector<Lane = T>>(mut self) {
-        let rows = self.gradient.len() / self.columns.len();
-        let mut row = 0;
-        while row < rows {
-            row += match (V::MANY, rows - row) {
-                (true, 4..) => self.rows::<V, 4, 6>(row),
-                (false, 2..) => self.rows::<V, 2, 6>(row),
-                _ => self.rows::<V, 1, 6>(row),
-            };
+    fn run<V: Vector<Lane = T>>(self) {
+        let Self { g, images, outputs, channels: [inputs, columns], gradient } = self;
+        // Rows of pixels whose numbers stay in the cache.
+        const PIXELS: usize = 512;
+        let step = (PIXELS / g.width).max(1);
+        for (image, outputs) in outputs.chunks(g.pixels() * columns).enumerate() {
+            for (part, outputs) in outputs.chunks(step * g.width * columns).enumerate() {
+                let first = (image * g.padded() + part * step * g.row()) * inputs;
+                let product = Product {
+                    a: Left { values: &images[first..], row: 1, column: inputs, run: g.row() * inputs },
+                    b: Right { values: outputs, row: columns, run: g.width * columns },
+                    rows: gradient.len() / columns,
+                    columns,
+                    run: g.width,
+                    runs: outputs.len() / (g.width * columns),
+                };
+                product.write::<V>(Start::Output, gradient, columns);
+            }
         }
     }
 }
 
-impl<T: Real> Correlation<'_, T> {
-    #[inline(always)]
-    fn rows<V: Vector<Lane = T>, const M: usize, const N: usize>(&mut self, row: usize) -> usize {
-        for first in (0..self.columns.len()).step_by(N) {
-            let total = self.tile::<V, M, N>(row, first);
-            for (m, total) in total.iter().enumerate() {
-                let start = (row + m) * self.columns.len();
-                let target = &mut self.gradient[start..][..self.columns.len()][first..];
-                target.iter_mut().zip(total).for_each(|(target, total)| *target = total.sum());
-            }
-        }
-        M
+/// Sums `[C]` of numbers `[P, C]` over P.
+pub(crate) fn channel_sums<T: Real>(values: &[T], channels: usize) -> Vec<T> {
+    // Partial sums over this many numbers are added in order.
+    const PART: usize = 1 << 14;
+    let length = (PART / channels).max(1) * channels;
+    let mut parts = vec![T::default(); values.len().div_ceil(length) * channels];
+    each_chunk(&mut parts, channels, |part, sums| {
+        let values = &values[part * length..];
+        T::vectorize(Sums { values: &values[..length.min(values.len())], sums });
+    });
+    let mut sums = vec![T::default(); channels];
+    for part in parts.chunks(channels) {
+        sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += *part);
     }
+    sums
+}
 
-    /// Sums over batch and positions for M rows and N columns; columns past the end repeat the last.
+struct Sums<'a, T> {
+    values: &'a [T],
+    sums: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for Sums<'_, T> {
     #[inline(always)]
-    fn tile<V: Vector<Lane = T>, const M: usize, const N: usize>(
-        &self,
-        row: usize,
-        first: usize,
-    ) -> [[V; N]; M] {
-        let columns: [usize; N] = array::from_fn(|n| self.columns[(first + n).min(self.columns.len() - 1)]);
-        let last = self.batch - 1;
-        let furthest = columns.iter().fold(0, |a, &b| a.max(b));
-        assert!(last * self.strides[0] + furthest + self.length <= self.images.len());
-        assert!(last * self.strides[1] + (row + M) * self.length <= self.outputs.len());
-        let mut total = [[V::splat(T::default()); N]; M];
-        for b in 0..self.batch {
-            for at in (0..self.length).step_by(V::LANES) {
-                // SAFETY: the assertions above bound the largest offsets of both arrays.
-                unsafe {
-                    let image = self.images.as_ptr().add(b * self.strides[0] + at);
-                    let output = self.outputs.as_ptr().add(b * self.strides[1] + row * self.length + at);
-                    let output: [V; M] = array::from_fn(|m| V::load(output.add(m * self.length)));
-                    for n in 0..N {
-                        let pixels = V::load(image.add(columns[n]));
-                        for m in 0..M {
-                            total[m][n] = output[m].mul_add(pixels, total[m][n]);
-                        }
-                    }
-                }
+    fn run<V: Vector<Lane = T>>(self) {
+        let channels = self.sums.len();
+        for first in (0..channels).step_by(V::LANES) {
+            let mut sum = V::splat(T::default());
+            for pixel in self.values.chunks_exact(channels) {
+                // SAFETY: so many channels of the pixel are left.
+                sum = unsafe { V::load_first(pixel.as_ptr().add(first), channels - first) }.plus(sum);
             }
+            // SAFETY: so many sums are left.
+            unsafe { sum.store_first(self.sums.as_mut_ptr().add(first), channels - first) };
         }
-        total
     }
 }

@@ -5,9 +5,13 @@ pub mod conv;
 mod conv_kernel;
 pub mod fft;
 pub mod norm;
+mod norm_kernel;
 mod parallel;
+mod product;
 pub mod resample;
+mod scratch;
 mod simd;
+mod winograd;
 
 use candle_core::{Tensor, Var};
 
@@ -29,4 +33,14 @@ pub fn value_and_gradient(
         None => x.zeros_like()?,
     };
     Ok((value.detach(), gradient))
+}
+
+/// Features `[B, Y, X, C]` as `[B, C, Y, X]`, without a copy.
+fn planar(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.permute([0, 3, 1, 2])
+}
+
+/// Features `[B, C, Y, X]` as `[B, Y, X, C]`, without a copy.
+fn channels_last(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.permute([0, 2, 3, 1])
 }

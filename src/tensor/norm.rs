@@ -3,23 +3,22 @@
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor, WithDType, bail};
 
 use super::{
-    parallel::each_chunk,
-    simd::{Kernel, Real, Vector, values, with_float},
+    channels_last,
+    norm_kernel::{EPSILON, Modulation},
+    planar,
+    simd::{values, with_float},
 };
 use crate::{Error, Result};
-
-/// Added to the variance of a group.
-const EPSILON: f64 = 1e-5;
 
 /// SiLU(normalised(x) (1 + scale) + shift): group normalisation over `groups` groups of channels (Wu & He 2018)
 /// without weights of its own, then a scale and shift per channel (FiLM, Perez et al. 2018).
 ///
-/// `x` is `[B, C, Y, X]`, `scale` and `shift` are `[B, C]`; the result has the shape of `x`.
+/// `x` is `[B, Y, X, C]`, `scale` and `shift` are `[B, C]`; the result has the shape of `x`.
 ///
 /// # Errors
 /// Shapes that do not fit, or a number of channels that `groups` does not divide.
 pub fn modulated_silu(x: &Tensor, scale: &Tensor, shift: &Tensor, groups: usize) -> Result<Tensor> {
-    let (batch, channels, height, width) = x.dims4()?;
+    let (batch, height, width, channels) = x.dims4()?;
     for modulation in [scale, shift] {
         if modulation.dims() != [batch, channels] {
             let found = modulation.dims().to_vec();
@@ -33,13 +32,14 @@ pub fn modulated_silu(x: &Tensor, scale: &Tensor, shift: &Tensor, groups: usize)
         let op = Modulated { groups };
         return Ok(x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, op)?);
     }
+    let x = planar(x)?;
     let grouped = x.reshape((batch, groups, channels / groups * height * width))?;
     let centred = grouped.broadcast_sub(&grouped.mean_keepdim(D::Minus1)?)?;
     let deviation = (centred.sqr()?.mean_keepdim(D::Minus1)? + EPSILON)?.sqrt()?;
     let normal = centred.broadcast_div(&deviation)?.reshape(x.shape())?;
     let scale = (scale + 1.0)?.reshape((batch, channels, 1, 1))?;
     let shift = shift.reshape((batch, channels, 1, 1))?;
-    Ok(normal.broadcast_mul(&scale)?.broadcast_add(&shift)?.silu()?)
+    Ok(channels_last(&normal.broadcast_mul(&scale)?.broadcast_add(&shift)?.silu()?)?)
 }
 
 struct Modulated {
@@ -67,11 +67,9 @@ impl CustomOp3 for Modulated {
         shift_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let y = with_float!(x, T => {
-            let groups = Groups::<T>::new(
+            let modulation = Modulation::<T>::new(
                 self.groups, x_layout, values(x, x_layout)?, values(scale, scale_layout)?, values(shift, shift_layout)?)?;
-            let mut y = vec![T::default(); groups.x.len()];
-            each_chunk(&mut y, groups.length, |group, y| T::vectorize(Forward { groups: &groups, group, y }));
-            T::to_cpu_storage_owned(y)
+            T::to_cpu_storage_owned(modulation.forward())
         });
         Ok((y, x_layout.shape().clone()))
     }
@@ -112,164 +110,13 @@ impl CustomOp3 for ModulatedGradient<'_> {
         let (gradient, gradient_layout) = self.gradient.storage_and_layout();
         let candle_core::Storage::Cpu(gradient) = &*gradient else { bail!("the gradient is not on the CPU") };
         let (all, count) = with_float!(x, T => {
-            let groups = Groups::<T>::new(
+            let modulation = Modulation::<T>::new(
                 self.groups, x_layout, values(x, x_layout)?, values(scale, scale_layout)?, values(shift, shift_layout)?)?;
-            let gradient = values::<T>(gradient, gradient_layout)?;
-            let (pixels, channels) = (groups.x.len(), groups.scale.len());
-            let mut all = vec![T::default(); pixels + 2 * channels];
-            let (dx, modulation) = all.split_at_mut(pixels);
-            let (dscale, dshift) = modulation.split_at_mut(channels);
-            let mut tasks: Vec<_> = dx
-                .chunks_mut(groups.length)
-                .zip(dscale.chunks_mut(groups.channels))
-                .zip(dshift.chunks_mut(groups.channels))
-                .collect();
-            each_chunk(&mut tasks, 1, |group, task| {
-                for ((dx, dscale), dshift) in task {
-                    let gradient = &gradient[group * groups.length..][..groups.length];
-                    T::vectorize(Backward { groups: &groups, group, gradient, dx, dscale, dshift });
-                }
-            });
+            let all = modulation.backward(values::<T>(gradient, gradient_layout)?);
             let count = all.len();
             (T::to_cpu_storage_owned(all), count)
         });
         Ok((all, count.into()))
-    }
-}
-
-/// Arguments cut into groups; a group is a contiguous run of `length` numbers, `channels` channels.
-struct Groups<'a, T> {
-    x: &'a [T],
-    scale: &'a [T],
-    shift: &'a [T],
-    length: usize,
-    channels: usize,
-}
-
-impl<'a, T: Real> Groups<'a, T> {
-    fn new(
-        groups: usize,
-        layout: &Layout,
-        x: &'a [T],
-        scale: &'a [T],
-        shift: &'a [T],
-    ) -> candle_core::Result<Self> {
-        let (batch, channels, _, _) = layout.shape().dims4()?;
-        Ok(Self { x, scale, shift, length: x.len() / (batch * groups), channels: channels / groups })
-    }
-
-    fn pixels(&self) -> usize {
-        self.length / self.channels
-    }
-
-    fn x(&self, group: usize) -> &'a [T] {
-        &self.x[group * self.length..][..self.length]
-    }
-
-    /// 1 + scale, and shift, of the channels of a group.
-    fn modulation(&self, group: usize) -> impl Iterator<Item = (T, T)> {
-        let range = group * self.channels..(group + 1) * self.channels;
-        let one = T::from_f64(1.0);
-        self.scale[range.clone()]
-            .iter()
-            .zip(&self.shift[range])
-            .map(move |(&scale, &shift)| (one + scale, shift))
-    }
-
-    /// Mean and 1 / standard deviation of a group.
-    #[inline(always)]
-    fn moments(&self, group: usize) -> (T, T) {
-        let x = self.x(group);
-        let count = T::from_f64(x.len() as f64);
-        let mean = lane_sum(x, x, |x, _| x) / count;
-        let variance = lane_sum(x, x, |x, _| (x - mean) * (x - mean)) / count;
-        (mean, T::from_f64(1.0) / (variance + T::from_f64(EPSILON)).root())
-    }
-}
-
-/// Sum of `term(a, b)` over two equally long slices in 32 running sums, an order that every processor can follow
-/// with its vectors.
-#[inline(always)]
-fn lane_sum<T: Real>(a: &[T], b: &[T], term: impl Fn(T, T) -> T) -> T {
-    const LANES: usize = 32;
-    let mut sums = [T::default(); LANES];
-    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let tail = a.remainder().iter().zip(b.remainder()).fold(T::default(), |sum, (&a, &b)| sum + term(a, b));
-    for (a, b) in a.zip(b) {
-        for lane in 0..LANES {
-            sums[lane] += term(a[lane], b[lane]);
-        }
-    }
-    sums.iter().fold(tail, |sum, &part| sum + part)
-}
-
-#[inline(always)]
-fn sigmoid<T: Real>(x: T) -> T {
-    let one = T::from_f64(1.0);
-    one / (one + (-x).quick_exp())
-}
-
-struct Forward<'a, T> {
-    groups: &'a Groups<'a, T>,
-    group: usize,
-    y: &'a mut [T],
-}
-
-impl<T: Real> Kernel<T> for Forward<'_, T> {
-    #[inline(always)]
-    fn run<V: Vector<Lane = T>>(self) {
-        let Self { groups, group, y } = self;
-        let (mean, inverse) = groups.moments(group);
-        let channels = y.chunks_mut(groups.pixels()).zip(groups.x(group).chunks(groups.pixels()));
-        for ((y, x), (scale, shift)) in channels.zip(groups.modulation(group)) {
-            for (y, &x) in y.iter_mut().zip(x) {
-                let z = (x - mean) * inverse * scale + shift;
-                *y = z * sigmoid(z);
-            }
-        }
-    }
-}
-
-struct Backward<'a, T> {
-    groups: &'a Groups<'a, T>,
-    group: usize,
-    gradient: &'a [T],
-    dx: &'a mut [T],
-    dscale: &'a mut [T],
-    dshift: &'a mut [T],
-}
-
-impl<T: Real> Kernel<T> for Backward<'_, T> {
-    /// With n = (x - mean) / std, z = n (1 + scale) + shift and g = dL/dz, dL/dn = g (1 + scale) =: h and
-    /// dL/dx = (h - mean(h) - n mean(h n)) / std.
-    #[inline(always)]
-    fn run<V: Vector<Lane = T>>(self) {
-        let Self { groups, group, gradient, dx, dscale, dshift } = self;
-        let (mean, inverse) = groups.moments(group);
-        let (pixels, one) = (groups.pixels(), T::from_f64(1.0));
-        let (mut sum, mut sum_n) = (T::default(), T::default());
-        for (channel, (scale, shift)) in groups.modulation(group).enumerate() {
-            let range = channel * pixels..(channel + 1) * pixels;
-            let (x, gradient) = (&groups.x(group)[range.clone()], &gradient[range.clone()]);
-            let g = &mut dx[range];
-            for ((g, &x), &gradient) in g.iter_mut().zip(x).zip(gradient) {
-                let z = (x - mean) * inverse * scale + shift;
-                let s = sigmoid(z);
-                *g = gradient * s * (one + z * (one - s));
-            }
-            dshift[channel] = lane_sum(g, x, |g, _| g);
-            dscale[channel] = lane_sum(g, x, |g, x| g * (x - mean) * inverse);
-            sum += dshift[channel] * scale;
-            sum_n += dscale[channel] * scale;
-        }
-        let count = T::from_f64(groups.length as f64);
-        let (mean_h, mean_hn) = (sum / count, sum_n / count);
-        let channels = dx.chunks_mut(pixels).zip(groups.x(group).chunks(pixels));
-        for ((dx, x), (scale, _)) in channels.zip(groups.modulation(group)) {
-            for (dx, &x) in dx.iter_mut().zip(x) {
-                *dx = (*dx * scale - mean_h - (x - mean) * inverse * mean_hn) * inverse;
-            }
-        }
     }
 }
 
@@ -278,20 +125,22 @@ mod tests {
     use candle_core::{DType, Device, Var};
 
     use super::*;
+    use crate::tensor::simd::Real;
     use crate::{compute::Compute, rng::Rng};
 
     fn arguments(shape: [usize; 4], compute: &Compute) -> [Var; 3] {
         let mut rng = Rng::new(1);
-        [&shape[..], &shape[..2], &shape[..2]]
+        [&shape[..], &[shape[0], shape[3]], &[shape[0], shape[3]]]
             .map(|shape| Var::from_tensor(&rng.normals(shape, compute).unwrap()).unwrap())
     }
 
     /// The formula of the documentation, one number at a time.
     fn slow(x: &Tensor, scale: &Tensor, shift: &Tensor, groups: usize) -> Vec<f64> {
+        let x = planar(x).unwrap();
         let dims = x.dims().to_vec();
         let flat =
             |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
-        let (x, scale, shift) = (flat(x), flat(scale), flat(shift));
+        let (x, scale, shift) = (flat(&x), flat(scale), flat(shift));
         let pixels = dims[2] * dims[3];
         let length = dims[1] / groups * pixels;
         x.iter()
@@ -310,8 +159,9 @@ mod tests {
     #[test]
     fn value_agrees_with_the_formula() {
         for (compute, tolerance) in [(Compute::cpu(), 2e-6), (Compute::cpu_f64(), 1e-13)] {
-            let [x, scale, shift] = arguments([2, 12, 3, 5], &compute);
-            let y = modulated_silu(&x, &scale, &shift, 3).unwrap().to_dtype(DType::F64).unwrap();
+            let [x, scale, shift] = arguments([2, 3, 5, 12], &compute);
+            let y = planar(&modulated_silu(&x, &scale, &shift, 3).unwrap()).unwrap();
+            let y = y.to_dtype(DType::F64).unwrap();
             let y = y.flatten_all().unwrap().to_vec1::<f64>().unwrap();
             let exact = slow(&x, &scale, &shift, 3);
             let worst = y.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
@@ -322,8 +172,8 @@ mod tests {
     #[test]
     fn gradients_agree_with_finite_differences() {
         let compute = Compute::cpu_f64();
-        let variables = arguments([2, 4, 3, 3], &compute);
-        let factor = Rng::new(2).normals(&[2, 4, 3, 3], &compute).unwrap();
+        let variables = arguments([2, 3, 3, 4], &compute);
+        let factor = Rng::new(2).normals(&[2, 3, 3, 4], &compute).unwrap();
         let loss = |v: [&Tensor; 3]| {
             (modulated_silu(v[0], v[1], v[2], 2).unwrap() * &factor).unwrap().sum_all().unwrap()
         };
@@ -353,7 +203,7 @@ mod tests {
     #[test]
     fn single_precision_gradients_agree_with_double() {
         let run = |compute: &Compute| {
-            let variables = arguments([2, 8, 9, 7], compute);
+            let variables = arguments([2, 9, 7, 8], compute);
             let y = modulated_silu(&variables[0], &variables[1], &variables[2], 4).unwrap();
             let gradients = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
             variables.map(|v| {
@@ -379,7 +229,7 @@ mod tests {
 
     #[test]
     fn refuses_groups_that_do_not_divide() {
-        let [x, scale, shift] = arguments([1, 4, 2, 2], &Compute::cpu());
+        let [x, scale, shift] = arguments([1, 2, 2, 4], &Compute::cpu());
         assert!(modulated_silu(&x, &scale, &shift, 3).is_err());
         assert!(modulated_silu(&x, &scale, &shift.narrow(1, 0, 2).unwrap(), 2).is_err());
     }

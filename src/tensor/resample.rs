@@ -1,23 +1,30 @@
-//! Changes of image size: averaging, repetition, and moving pixels to channels and back.
+//! Changes of image size and number of channels, channels last: averaging, repetition, joining, and moving pixels to
+//! channels and back.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, WithDType};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor, WithDType};
 
-use super::simd::{Real, values, with_float};
+use super::{
+    channels_last,
+    parallel::each_chunk,
+    planar,
+    simd::{Real, values, with_float},
+};
 use crate::{Error, Result};
 
-/// Means over 2 x 2 pixels: `[B, C, Y, X]` to `[B, C, Y/2, X/2]`.
+/// Means over 2 x 2 pixels: `[B, Y, X, C]` to `[B, Y/2, X/2, C]`.
 ///
 /// # Errors
 /// An odd number of rows or columns.
 pub fn average2(x: &Tensor) -> Result<Tensor> {
-    require_multiple(x, 2)?;
+    let (_, height, width, _) = x.dims4()?;
+    require_multiple(height, width, 2)?;
     if x.device().is_cpu() {
         return Ok(x.contiguous()?.apply_op1(Coarsen { factor: 0.25 })?);
     }
-    Ok(x.avg_pool2d(2)?)
+    Ok(channels_last(&planar(x)?.avg_pool2d(2)?)?)
 }
 
-/// Each pixel four times: `[B, C, Y, X]` to `[B, C, 2Y, 2X]`.
+/// Each pixel four times: `[B, Y, X, C]` to `[B, 2Y, 2X, C]`.
 ///
 /// # Errors
 /// Another number of axes.
@@ -25,22 +32,35 @@ pub fn repeat2(x: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() {
         return Ok(x.contiguous()?.apply_op1(Refine { factor: 1.0 })?);
     }
+    let x = planar(x)?;
     let (batch, channels, height, width) = x.dims4()?;
     let wide = x.reshape((batch, channels, height, 1, width, 1))?;
     let wide = wide.broadcast_as((batch, channels, height, 2, width, 2))?;
-    Ok(wide.contiguous()?.reshape((batch, channels, 2 * height, 2 * width))?)
+    Ok(channels_last(&wide.contiguous()?.reshape((batch, channels, 2 * height, 2 * width))?)?)
 }
 
-/// Blocks of `size` x `size` pixels to channels: `[B, C, Y, X]` to `[B, C size^2, Y/size, X/size]`.
+/// The channels of both: `[B, Y, X, C]` and `[B, Y, X, D]` to `[B, Y, X, C + D]`.
+///
+/// # Errors
+/// Sizes that differ.
+pub fn join(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    if x.dims()[..3] != y.dims()[..3] || !x.device().is_cpu() {
+        return Ok(Tensor::cat(&[x, y], 3)?);
+    }
+    Ok(x.contiguous()?.apply_op2(&y.contiguous()?, Join)?)
+}
+
+/// Blocks of `size` x `size` pixels of images to channels of features: `[B, C, Y, X]` to
+/// `[B, Y/size, X/size, C size^2]`.
 ///
 /// # Errors
 /// An image that is not a whole number of blocks.
 pub fn space_to_depth(x: &Tensor, size: usize) -> Result<Tensor> {
-    require_multiple(x, size)?;
     let (batch, channels, height, width) = x.dims4()?;
+    require_multiple(height, width, size)?;
     let (height, width) = (height / size, width / size);
-    let blocks = x.reshape((batch, channels, height, size, width, size))?.permute([0, 1, 3, 5, 2, 4])?;
-    Ok(blocks.contiguous()?.reshape((batch, channels * size * size, height, width))?)
+    let blocks = x.reshape((batch, channels, height, size, width, size))?.permute([0, 2, 4, 1, 3, 5])?;
+    Ok(blocks.contiguous()?.reshape((batch, height, width, channels * size * size))?)
 }
 
 /// The inverse of [`space_to_depth`].
@@ -48,14 +68,13 @@ pub fn space_to_depth(x: &Tensor, size: usize) -> Result<Tensor> {
 /// # Errors
 /// A number of channels that `size`^2 does not divide.
 pub fn depth_to_space(x: &Tensor, size: usize) -> Result<Tensor> {
-    let (batch, channels, height, width) = x.dims4()?;
-    let blocks = x.reshape((batch, channels / (size * size), size, size, height, width))?;
-    let blocks = blocks.permute([0, 1, 4, 2, 5, 3])?.contiguous()?;
+    let (batch, height, width, channels) = x.dims4()?;
+    let blocks = x.reshape((batch, height, width, channels / (size * size), size, size))?;
+    let blocks = blocks.permute([0, 3, 1, 4, 2, 5])?.contiguous()?;
     Ok(blocks.reshape((batch, channels / (size * size), height * size, width * size))?)
 }
 
-fn require_multiple(x: &Tensor, size: usize) -> Result<()> {
-    let (_, _, height, width) = x.dims4()?;
+fn require_multiple(height: usize, width: usize, size: usize) -> Result<()> {
     if size == 0 || height % size != 0 || width % size != 0 {
         let problem = format!("{height} x {width} pixels cannot be cut into blocks of {size} x {size}");
         return Err(Error::config("image size", problem));
@@ -73,15 +92,26 @@ struct Refine {
     factor: f64,
 }
 
+/// Channels of two arguments after each other.
+struct Join;
+
+/// Channels from `first` on of a [`Join`].
+struct Part {
+    first: usize,
+    channels: usize,
+}
+
 impl CustomOp1 for Coarsen {
     fn name(&self) -> &'static str {
         "coarsen"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (batch, channels, height, width) = layout.shape().dims4()?;
-        let y = with_float!(x, T => T::to_cpu_storage_owned(coarsen::<T>(values(x, layout)?, width, self.factor)));
-        Ok((y, (batch, channels, height / 2, width / 2).into()))
+        let (batch, height, width, channels) = layout.shape().dims4()?;
+        let y = with_float!(x, T => {
+            T::to_cpu_storage_owned(coarsen::<T>(values(x, layout)?, width, channels, self.factor))
+        });
+        Ok((y, (batch, height / 2, width / 2, channels).into()))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
@@ -95,10 +125,11 @@ impl CustomOp1 for Refine {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (batch, channels, height, width) = layout.shape().dims4()?;
-        let y =
-            with_float!(x, T => T::to_cpu_storage_owned(refine::<T>(values(x, layout)?, width, self.factor)));
-        Ok((y, (batch, channels, 2 * height, 2 * width).into()))
+        let (batch, height, width, channels) = layout.shape().dims4()?;
+        let y = with_float!(x, T => {
+            T::to_cpu_storage_owned(refine::<T>(values(x, layout)?, width, channels, self.factor))
+        });
+        Ok((y, (batch, 2 * height, 2 * width, channels).into()))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
@@ -106,25 +137,99 @@ impl CustomOp1 for Refine {
     }
 }
 
-fn coarsen<T: Real>(x: &[T], width: usize, factor: f64) -> Vec<T> {
-    let factor = T::from_f64(factor);
-    let mut y = Vec::with_capacity(x.len() / 4);
-    for rows in x.chunks_exact(2 * width) {
-        let (top, bottom) = rows.split_at(width);
-        let pairs = top.chunks_exact(2).zip(bottom.chunks_exact(2));
-        y.extend(pairs.map(|(top, bottom)| (top[0] + top[1] + bottom[0] + bottom[1]) * factor));
+impl CustomOp2 for Join {
+    fn name(&self) -> &'static str {
+        "join"
     }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        y: &CpuStorage,
+        y_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (batch, height, width, channels) = x_layout.shape().dims4()?;
+        let others = y_layout.dims()[3];
+        let joined = with_float!(x, T => {
+            let (x, y) = (values::<T>(x, x_layout)?, values::<T>(y, y_layout)?);
+            let mut joined = Vec::with_capacity(x.len() + y.len());
+            for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact(others)) {
+                joined.extend_from_slice(x);
+                joined.extend_from_slice(y);
+            }
+            T::to_cpu_storage_owned(joined)
+        });
+        Ok((joined, (batch, height, width, channels + others).into()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        y: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let gradient = gradient.contiguous()?;
+        let part = |first, channels| gradient.apply_op1_no_bwd(&Part { first, channels });
+        let (channels, others) = (x.dim(3)?, y.dim(3)?);
+        Ok((Some(part(0, channels)?), Some(part(channels, others)?)))
+    }
+}
+
+impl CustomOp1 for Part {
+    fn name(&self) -> &'static str {
+        "part"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (batch, height, width, channels) = layout.shape().dims4()?;
+        let y = with_float!(x, T => {
+            let mut y = Vec::with_capacity(batch * height * width * self.channels);
+            for pixel in values::<T>(x, layout)?.chunks_exact(channels) {
+                y.extend_from_slice(&pixel[self.first..self.first + self.channels]);
+            }
+            T::to_cpu_storage_owned(y)
+        });
+        Ok((y, (batch, height, width, self.channels).into()))
+    }
+}
+
+fn coarsen<T: Real>(x: &[T], width: usize, channels: usize, factor: f64) -> Vec<T> {
+    let factor = T::from_f64(factor);
+    let row = width * channels;
+    let mut y = vec![T::default(); x.len() / 4];
+    each_chunk(&mut y, row / 2, |index, y| {
+        let (top, bottom) = x[2 * index * row..][..2 * row].split_at(row);
+        let pairs = top.chunks_exact(2 * channels).zip(bottom.chunks_exact(2 * channels));
+        for (y, (top, bottom)) in y.chunks_exact_mut(channels).zip(pairs) {
+            let (a, b) = top.split_at(channels);
+            let (c, d) = bottom.split_at(channels);
+            for channel in 0..channels {
+                y[channel] = (a[channel] + b[channel] + c[channel] + d[channel]) * factor;
+            }
+        }
+    });
     y
 }
 
-fn refine<T: Real>(x: &[T], width: usize, factor: f64) -> Vec<T> {
+fn refine<T: Real>(x: &[T], width: usize, channels: usize, factor: f64) -> Vec<T> {
     let factor = T::from_f64(factor);
-    let mut y = Vec::with_capacity(x.len() * 4);
-    for row in x.chunks_exact(width) {
-        let start = y.len();
-        y.extend(row.iter().flat_map(|&value| [value * factor; 2]));
-        y.extend_from_within(start..);
-    }
+    let row = width * channels;
+    let mut y = vec![T::default(); x.len() * 4];
+    each_chunk(&mut y, 4 * row, |index, y| {
+        let (top, bottom) = y.split_at_mut(2 * row);
+        for (pair, x) in
+            top.chunks_exact_mut(2 * channels).zip(x[index * row..][..row].chunks_exact(channels))
+        {
+            let (left, right) = pair.split_at_mut(channels);
+            for channel in 0..channels {
+                left[channel] = x[channel] * factor;
+            }
+            right.copy_from_slice(left);
+        }
+        bottom.copy_from_slice(top);
+    });
     y
 }
 
@@ -145,10 +250,10 @@ mod tests {
 
     #[test]
     fn known_values() {
-        let x = image((1, 1, 2, 4));
+        let x = image((1, 2, 4, 1));
         assert_eq!(flat(&average2(&x).unwrap()), [2.5, 4.5]);
-        assert_eq!(flat(&repeat2(&image((1, 1, 1, 2))).unwrap()), [0., 0., 1., 1., 0., 0., 1., 1.]);
-        assert_eq!(flat(&space_to_depth(&x, 2).unwrap()), [0., 2., 1., 3., 4., 6., 5., 7.]);
+        assert_eq!(flat(&repeat2(&image((1, 1, 2, 1))).unwrap()), [0., 0., 1., 1., 0., 0., 1., 1.]);
+        assert_eq!(flat(&space_to_depth(&image((1, 1, 2, 4)), 2).unwrap()), [0., 1., 4., 5., 2., 3., 6., 7.]);
     }
 
     #[test]
@@ -159,7 +264,7 @@ mod tests {
 
     #[test]
     fn gradients_add_to_those_of_other_terms() {
-        let x = Var::from_tensor(&image((2, 3, 4, 6))).unwrap();
+        let x = Var::from_tensor(&image((2, 4, 6, 3))).unwrap();
         type Resample = fn(&Tensor) -> Result<Tensor>;
         for (function, slope) in [(average2 as Resample, 0.25), (repeat2 as Resample, 4.0)] {
             for swapped in [false, true] {
@@ -174,14 +279,28 @@ mod tests {
 
     #[test]
     fn adjoints_match() {
-        let (x, y) = (Var::from_tensor(&image((1, 2, 4, 4))).unwrap(), image((1, 2, 2, 2)));
+        let (x, y) = (Var::from_tensor(&image((1, 4, 4, 2))).unwrap(), image((1, 2, 2, 2)));
         let inner = (average2(&x).unwrap() * &y).unwrap().sum_all().unwrap();
         let gradient = inner.backward().unwrap();
         assert_eq!(flat(gradient.get(&x).unwrap()), flat(&repeat2(&(y * 0.25).unwrap()).unwrap()));
     }
 
     #[test]
+    fn joined_features_pass_their_gradients_on() {
+        let (x, y) = (
+            Var::from_tensor(&image((2, 2, 1, 3))).unwrap(),
+            Var::from_tensor(&image((2, 2, 1, 2))).unwrap(),
+        );
+        let joined = join(&x, &y).unwrap();
+        assert_eq!(flat(&joined), flat(&Tensor::cat(&[x.as_tensor(), y.as_tensor()], 3).unwrap()));
+        let factor = image((2, 2, 1, 5));
+        let gradients = (joined * &factor).unwrap().sum_all().unwrap().backward().unwrap();
+        assert_eq!(flat(gradients.get(&x).unwrap()), flat(&factor.narrow(3, 0, 3).unwrap()));
+        assert_eq!(flat(gradients.get(&y).unwrap()), flat(&factor.narrow(3, 3, 2).unwrap()));
+    }
+
+    #[test]
     fn refuses_odd_sizes() {
-        assert!(average2(&image((1, 1, 3, 4))).is_err() && space_to_depth(&image((1, 1, 4, 6)), 4).is_err());
+        assert!(average2(&image((1, 3, 4, 1))).is_err() && space_to_depth(&image((1, 1, 4, 6)), 4).is_err());
     }
 }

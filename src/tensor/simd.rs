@@ -2,6 +2,11 @@
 
 use candle_core::{CpuStorage, Layout, WithDType, bail};
 
+use super::scratch::Scratch;
+
+/// Numbers in the widest register.
+pub(crate) const WIDEST: usize = 16;
+
 /// One vector register.
 pub(crate) trait Vector: Copy {
     /// Number type of a lane.
@@ -26,11 +31,53 @@ pub(crate) trait Vector: Copy {
     /// They must be writable.
     unsafe fn store(self, target: *mut Self::Lane);
 
+    /// Reads the first `count` numbers, at most [`Vector::LANES`]; the other lanes are zero.
+    ///
+    /// # Safety
+    /// They must be readable.
+    #[inline(always)]
+    unsafe fn load_first(source: *const Self::Lane, count: usize) -> Self {
+        if count >= Self::LANES {
+            // SAFETY: all lanes are readable.
+            return unsafe { Self::load(source) };
+        }
+        let mut lanes = [Self::Lane::default(); WIDEST];
+        // SAFETY: `count` numbers are readable, and `lanes` holds a register.
+        unsafe {
+            std::ptr::copy_nonoverlapping(source, lanes.as_mut_ptr(), count);
+            Self::load(lanes.as_ptr())
+        }
+    }
+
+    /// Writes the first `count` lanes, at most [`Vector::LANES`].
+    ///
+    /// # Safety
+    /// They must be writable.
+    #[inline(always)]
+    unsafe fn store_first(self, target: *mut Self::Lane, count: usize) {
+        if count >= Self::LANES {
+            // SAFETY: all lanes are writable.
+            return unsafe { self.store(target) };
+        }
+        let mut lanes = [Self::Lane::default(); WIDEST];
+        // SAFETY: `lanes` holds a register, and `count` numbers are writable.
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), target, count);
+        }
+    }
+
+    /// self + other.
+    fn plus(self, other: Self) -> Self;
+
+    /// self - other.
+    fn minus(self, other: Self) -> Self;
+
+    /// self * factor.
+    fn times(self, factor: Self) -> Self;
+
     /// self * factor + addend.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
-
-    /// Sum over lanes.
-    fn sum(self) -> Self::Lane;
 }
 
 /// A loop to be compiled for each kind of register. Implementations mark `run` as `#[inline(always)]`, since only
@@ -40,15 +87,12 @@ pub(crate) trait Kernel<T> {
 }
 
 /// f32 or f64.
-pub(crate) trait Real: WithDType + Default + std::ops::Neg<Output = Self> {
+pub(crate) trait Real: WithDType + Scratch + std::ops::Neg<Output = Self> {
     /// Runs a kernel on the widest registers of this processor.
     fn vectorize(kernel: impl Kernel<Self>);
 
     /// e^x, quick enough for activations: relative error below 2e-7 in f32.
     fn quick_exp(self) -> Self;
-
-    /// Square root.
-    fn root(self) -> Self;
 }
 
 impl Real for f64 {
@@ -59,11 +103,6 @@ impl Real for f64 {
     #[inline(always)]
     fn quick_exp(self) -> Self {
         self.exp()
-    }
-
-    #[inline(always)]
-    fn root(self) -> Self {
-        self.sqrt()
     }
 }
 
@@ -98,11 +137,6 @@ impl Real for f32 {
         let tail = 1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0)));
         let power = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * tail)));
         power * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
-    }
-
-    #[inline(always)]
-    fn root(self) -> Self {
-        self.sqrt()
     }
 }
 
@@ -159,13 +193,23 @@ impl<T: Real> Vector for Plain<T> {
     }
 
     #[inline(always)]
-    fn mul_add(self, factor: Self, addend: Self) -> Self {
-        Self(std::array::from_fn(|lane| self.0[lane] * factor.0[lane] + addend.0[lane]))
+    fn plus(self, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] + other.0[lane]))
     }
 
     #[inline(always)]
-    fn sum(self) -> T {
-        (self.0[0] + self.0[1]) + (self.0[2] + self.0[3])
+    fn minus(self, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] - other.0[lane]))
+    }
+
+    #[inline(always)]
+    fn times(self, factor: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] * factor.0[lane]))
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] * factor.0[lane] + addend.0[lane]))
     }
 }
 
@@ -185,6 +229,12 @@ mod x86 {
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn on_avx2(kernel: impl Kernel<f32>) {
         kernel.run::<Avx2>();
+    }
+
+    /// Mask of the first `count` of 16 lanes.
+    #[inline(always)]
+    fn first_lanes(count: usize) -> __mmask16 {
+        ((1_u32 << count.min(16)) - 1) as __mmask16
     }
 
     /// Only made inside [`on_avx512`], hence only where the processor has the instructions.
@@ -215,15 +265,47 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn mul_add(self, factor: Self, addend: Self) -> Self {
-            // SAFETY: see the type.
-            Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
+        unsafe fn load_first(source: *const f32, count: usize) -> Self {
+            if count >= Self::LANES {
+                // SAFETY: all lanes are readable.
+                return unsafe { Self::load(source) };
+            }
+            // SAFETY: see the type; lanes that the mask leaves out are not read.
+            Self(unsafe { _mm512_maskz_loadu_ps(first_lanes(count), source) })
         }
 
         #[inline(always)]
-        fn sum(self) -> f32 {
+        unsafe fn store_first(self, target: *mut f32, count: usize) {
+            if count >= Self::LANES {
+                // SAFETY: all lanes are writable.
+                return unsafe { self.store(target) };
+            }
+            // SAFETY: see the type; lanes that the mask leaves out are not written.
+            unsafe { _mm512_mask_storeu_ps(target, first_lanes(count), self.0) }
+        }
+
+        #[inline(always)]
+        fn plus(self, other: Self) -> Self {
             // SAFETY: see the type.
-            unsafe { _mm512_reduce_add_ps(self.0) }
+            Self(unsafe { _mm512_add_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn minus(self, other: Self) -> Self {
+            // SAFETY: see the type.
+            Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn times(self, other: Self) -> Self {
+            // SAFETY: see the type.
+            Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: see the type.
+            Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
         }
     }
 
@@ -255,17 +337,27 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn mul_add(self, factor: Self, addend: Self) -> Self {
+        fn plus(self, other: Self) -> Self {
             // SAFETY: see the type.
-            Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, addend.0) })
+            Self(unsafe { _mm256_add_ps(self.0, other.0) })
         }
 
         #[inline(always)]
-        fn sum(self) -> f32 {
-            let mut lanes = [0.0; 8];
-            // SAFETY: `lanes` holds eight numbers.
-            unsafe { self.store(lanes.as_mut_ptr()) };
-            lanes.iter().sum()
+        fn minus(self, other: Self) -> Self {
+            // SAFETY: see the type.
+            Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn times(self, other: Self) -> Self {
+            // SAFETY: see the type.
+            Self(unsafe { _mm256_mul_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: see the type.
+            Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, addend.0) })
         }
     }
 }
