@@ -1,6 +1,7 @@
 //! Draws of clean images given noisy ones, by the reverse diffusion of a denoiser.
 
 use candle_core::Tensor;
+use rayon::prelude::*;
 
 use super::Denoiser;
 use crate::{Error, Result, compute::Compute, rng::Rng};
@@ -41,14 +42,25 @@ pub fn draw_given_noisy(
     denoised(prior, &x, at(forwards - 1))
 }
 
+/// Images that a thread of the CPU denoises at a time: always as many, so that results do not depend on the number of
+/// threads.
+const PART: usize = 8;
+
 /// D(noisy, level) with one noise level for the whole batch, detached.
 ///
 /// # Errors
 /// Those of the prior.
 pub fn denoised(prior: &dyn Denoiser, noisy: &Tensor, level: f64) -> Result<Tensor> {
     let batch = noisy.dim(0)?;
-    let levels = Tensor::full(level, batch, noisy.device())?.to_dtype(noisy.dtype())?;
-    Ok(prior.denoise(noisy, &levels)?.detach())
+    let part = if noisy.device().is_cpu() { PART } else { batch };
+    let denoise = |start| {
+        let part = noisy.narrow(0, start, part.min(batch - start))?;
+        let levels = Tensor::full(level, part.dim(0)?, noisy.device())?.to_dtype(noisy.dtype())?;
+        Ok(prior.denoise(&part, &levels)?.detach())
+    };
+    let starts: Vec<usize> = (0..batch).step_by(part.max(1)).collect();
+    let parts = starts.into_par_iter().map(denoise).collect::<Result<Vec<_>>>()?;
+    Ok(Tensor::cat(&parts, 0)?)
 }
 
 #[cfg(test)]

@@ -61,12 +61,18 @@ pub(crate) struct Arranged<T> {
 impl<T: Real> Arranged<T> {
     /// From weights `[O, C, k, k]`.
     pub(crate) fn forward(weights: &[T], outputs: usize, inputs: usize) -> Self {
-        let taps = weights.len() / (outputs * inputs);
+        let (taps, row) = (weights.len() / (outputs * inputs), weights.len() / outputs);
         let mut values = vec![T::default(); weights.len()];
-        for (output, weights) in weights.chunks(inputs * taps).enumerate() {
-            for (input, weights) in weights.chunks(taps).enumerate() {
-                for (tap, weight) in weights.iter().enumerate() {
-                    values[(tap * inputs + input) * outputs + output] = *weight;
+        // Outputs of which one cache line each is read at a time.
+        const LINES: usize = 16;
+        for (block, weights) in weights.chunks(LINES * row).enumerate() {
+            for input in 0..inputs {
+                for tap in 0..taps {
+                    let start = (tap * inputs + input) * outputs + block * LINES;
+                    let target = values[start..].iter_mut().take(weights.len() / row);
+                    for (target, weights) in target.zip(weights.chunks_exact(row)) {
+                        *target = weights[input * taps + tap];
+                    }
                 }
             }
         }

@@ -224,7 +224,7 @@ impl<T: Real> Kernel<T> for Forward<'_, T> {
     #[inline(always)]
     fn run<V: Vector<Lane = T>>(self) {
         let channels = self.coefficients.len();
-        assert!(self.x.len() == self.y.len() && self.x.len() % channels == 0);
+        assert!(self.x.len() == self.y.len() && self.x.len().is_multiple_of(channels));
         for first in (0..channels).step_by(V::LANES) {
             let (coefficients, lanes) = (&self.coefficients[first..], channels - first);
             let [factor, offset] = [gather::<V, 4>(coefficients, 0), gather::<V, 4>(coefficients, 1)];
@@ -253,7 +253,7 @@ impl<T: Real> Kernel<T> for Slope<'_, T> {
     fn run<V: Vector<Lane = T>>(self) {
         let channels = self.coefficients.len();
         assert!(self.x.len() == self.g.len() && self.gradient.len() == self.g.len());
-        assert!(self.x.len() % channels == 0 && self.sums.len() == 2 * channels);
+        assert!(self.x.len().is_multiple_of(channels) && self.sums.len() == 2 * channels);
         let one = V::splat(T::from_f64(1.0));
         for first in (0..channels).step_by(V::LANES) {
             let (coefficients, lanes) = (&self.coefficients[first..], channels - first);
@@ -294,7 +294,7 @@ impl<T: Real> Kernel<T> for Correct<'_, T> {
     #[inline(always)]
     fn run<V: Vector<Lane = T>>(self) {
         let channels = self.corrections.len();
-        assert!(self.x.len() == self.dx.len() && self.x.len() % channels == 0);
+        assert!(self.x.len() == self.dx.len() && self.x.len().is_multiple_of(channels));
         for first in (0..channels).step_by(V::LANES) {
             let (corrections, lanes) = (&self.corrections[first..], channels - first);
             let a = gather::<V, 3>(corrections, 0);

@@ -75,7 +75,7 @@ pub fn depth_to_space(x: &Tensor, size: usize) -> Result<Tensor> {
 }
 
 fn require_multiple(height: usize, width: usize, size: usize) -> Result<()> {
-    if size == 0 || height % size != 0 || width % size != 0 {
+    if size == 0 || !height.is_multiple_of(size) || !width.is_multiple_of(size) {
         let problem = format!("{height} x {width} pixels cannot be cut into blocks of {size} x {size}");
         return Err(Error::config("image size", problem));
     }

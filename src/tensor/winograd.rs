@@ -186,13 +186,13 @@ impl Tiles {
             for channel in (0..channels).step_by(V::LANES) {
                 let lanes = (channels - channel).min(V::LANES);
                 let mut tile = [[splat::<V>(0.0); I]; I];
-                for i in 0..I {
-                    for j in 0..I {
+                for (i, row) in tile.iter_mut().enumerate() {
+                    for (j, value) in row.iter_mut().enumerate() {
                         let (y, x) = ((top + i).wrapping_sub(border), (left + j).wrapping_sub(border));
                         if y < self.height && x < self.width {
                             let at = (y * self.width + x) * channels + channel;
                             // SAFETY: the pixel lies inside the image, and `lanes` of its channels are left.
-                            tile[i][j] = unsafe { V::load_first(image.as_ptr().add(at), lanes) };
+                            *value = unsafe { V::load_first(image.as_ptr().add(at), lanes) };
                         }
                     }
                 }
