@@ -237,12 +237,12 @@ impl Tiles {
                     offset = unsafe { V::load_first(bias.as_ptr(), lanes) };
                 }
                 let tile = Output::both(tile);
-                for i in 0..SIDE.min(self.height - top) {
-                    for j in 0..SIDE.min(self.width - left) {
+                for (i, row) in tile.iter().enumerate().take(self.height - top) {
+                    for (j, value) in row.iter().enumerate().take(self.width - left) {
                         let at = (image + (top + i) * self.width + left + j - start) * outputs + channel;
                         let target = &mut images[at..at + lanes];
                         // SAFETY: `target` holds so many numbers.
-                        unsafe { tile[i][j].plus(offset).store_first(target.as_mut_ptr(), lanes) };
+                        unsafe { value.plus(offset).store_first(target.as_mut_ptr(), lanes) };
                     }
                 }
             }
