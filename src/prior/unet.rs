@@ -17,6 +17,7 @@ use crate::{
         conv::conv2d,
         norm::modulated_silu,
         resample::{average2, depth_to_space, join, repeat2, space_to_depth},
+        residual::{Layer, Layers, residual_block},
     },
 };
 
@@ -235,22 +236,30 @@ impl UNet {
     /// x + conv(silu(modulated(conv(silu(modulated(x)))))).
     fn block(&self, block: &Block, x: &Tensor, embedding: &Tensor) -> Result<Tensor> {
         let Block { name, inputs, outputs } = block;
-        let h = self.modulate(&format!("{name}.before"), x, embedding)?;
-        let h = self.convolve(&format!("{name}.first"), &h)?;
-        let h = self.modulate(&format!("{name}.between"), &h, embedding)?;
-        let h = self.convolve(&format!("{name}.second"), &h)?;
-        let skip = if inputs == outputs { x.clone() } else { self.convolve(&format!("{name}.skip"), x)? };
-        Ok((h + skip)?)
+        let part = |part: &str| format!("{name}.{part}");
+        let modulation =
+            [self.linear(&part("before"), embedding)?, self.linear(&part("between"), embedding)?];
+        let layers = Layers {
+            first: self.layer(&part("first"))?,
+            second: self.layer(&part("second"))?,
+            skip: (inputs != outputs).then(|| self.layer(&part("skip"))).transpose()?,
+        };
+        residual_block(x, &Tensor::cat(&modulation, 1)?, &layers, self.architecture.groups)
+    }
+
+    fn layer(&self, name: &str) -> Result<Layer> {
+        let get = |part: &str| self.weights.get(&format!("{name}.{part}"));
+        Ok(Layer { weight: get("weight")?, bias: get("bias")? })
     }
 
     fn convolve(&self, name: &str, x: &Tensor) -> Result<Tensor> {
-        let weight = self.weights.get(&format!("{name}.weight"))?;
-        conv2d(x, &weight, Some(&self.weights.get(&format!("{name}.bias"))?))
+        let Layer { weight, bias } = self.layer(name)?;
+        conv2d(x, &weight, Some(&bias))
     }
 
     fn linear(&self, name: &str, x: &Tensor) -> Result<Tensor> {
-        let y = x.matmul(&self.weights.get(&format!("{name}.weight"))?.t()?)?;
-        Ok(y.broadcast_add(&self.weights.get(&format!("{name}.bias"))?)?)
+        let Layer { weight, bias } = self.layer(name)?;
+        Ok(x.matmul(&weight.t()?)?.broadcast_add(&bias)?)
     }
 
     fn modulate(&self, name: &str, x: &Tensor, embedding: &Tensor) -> Result<Tensor> {

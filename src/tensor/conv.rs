@@ -141,8 +141,7 @@ impl CustomOp2 for WeightGradient {
         let (outputs, inputs) = (gradient_layout.dims()[3], x_layout.dims()[3]);
         let w = with_float!(x, T => {
             let (x, gradient) = (values::<T>(x, x_layout)?, values(gradient, gradient_layout)?);
-            let correlate = if by_tiles(&g, inputs, outputs) { winograd::correlate } else { conv_kernel::correlate };
-            T::to_cpu_storage_owned(Arranged::restore(&correlate(&g, x, gradient), outputs, inputs))
+            T::to_cpu_storage_owned(correlate(&g, x, gradient, outputs, inputs))
         });
         Ok((w, (outputs, inputs, self.kernel, self.kernel).into()))
     }
@@ -172,7 +171,8 @@ fn by_tiles(g: &Geometry, inputs: usize, outputs: usize) -> bool {
     g.kernel == 3 && inputs >= 8 && outputs >= 8 && tiles >= 16
 }
 
-fn convolve<T: Real>(g: &Geometry, images: &[T], weights: &Arranged<T>, bias: &[T]) -> Vec<T> {
+/// Convolves `[B, Y, X, C]` to `[B, Y, X, O]`; `bias` holds O numbers or none.
+pub(super) fn convolve<T: Real>(g: &Geometry, images: &[T], weights: &Arranged<T>, bias: &[T]) -> Vec<T> {
     let mut output = vec![T::default(); g.batch * g.pixels() * weights.outputs];
     if by_tiles(g, weights.inputs, weights.outputs) {
         winograd::convolve(g, images, &Transformed::new(weights), bias, &mut output);
@@ -180,6 +180,22 @@ fn convolve<T: Real>(g: &Geometry, images: &[T], weights: &Arranged<T>, bias: &[
         conv_kernel::convolve(g, images, weights, bias, &mut output);
     }
     output
+}
+
+/// Gradient `[O, C, k, k]` of the weights from the gradient `[B, Y, X, O]` of the outputs and images `[B, Y, X, C]`.
+pub(super) fn correlate<T: Real>(
+    g: &Geometry,
+    images: &[T],
+    gradient: &[T],
+    outputs: usize,
+    inputs: usize,
+) -> Vec<T> {
+    let arranged = if by_tiles(g, inputs, outputs) {
+        winograd::correlate(g, images, gradient)
+    } else {
+        conv_kernel::correlate(g, images, gradient)
+    };
+    Arranged::restore(&arranged, outputs, inputs)
 }
 
 #[cfg(test)]

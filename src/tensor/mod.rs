@@ -9,6 +9,7 @@ mod norm_kernel;
 mod parallel;
 mod product;
 pub mod resample;
+pub mod residual;
 mod scratch;
 mod simd;
 mod winograd;

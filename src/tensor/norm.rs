@@ -68,7 +68,7 @@ impl CustomOp3 for Modulated {
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let y = with_float!(x, T => {
             let modulation = Modulation::<T>::new(
-                self.groups, x_layout, values(x, x_layout)?, values(scale, scale_layout)?, values(shift, shift_layout)?)?;
+                self.groups, sizes(x_layout)?, values(x, x_layout)?, values(scale, scale_layout)?, values(shift, shift_layout)?);
             T::to_cpu_storage_owned(modulation.forward())
         });
         Ok((y, x_layout.shape().clone()))
@@ -111,13 +111,19 @@ impl CustomOp3 for ModulatedGradient<'_> {
         let candle_core::Storage::Cpu(gradient) = &*gradient else { bail!("the gradient is not on the CPU") };
         let (all, count) = with_float!(x, T => {
             let modulation = Modulation::<T>::new(
-                self.groups, x_layout, values(x, x_layout)?, values(scale, scale_layout)?, values(shift, shift_layout)?)?;
+                self.groups, sizes(x_layout)?, values(x, x_layout)?, values(scale, scale_layout)?, values(shift, shift_layout)?);
             let all = modulation.backward(values::<T>(gradient, gradient_layout)?);
             let count = all.len();
             (T::to_cpu_storage_owned(all), count)
         });
         Ok((all, count.into()))
     }
+}
+
+/// Pixels and channels of `[B, Y, X, C]`.
+fn sizes(x: &Layout) -> candle_core::Result<[usize; 2]> {
+    let (_, height, width, channels) = x.shape().dims4()?;
+    Ok([height * width, channels])
 }
 
 #[cfg(test)]

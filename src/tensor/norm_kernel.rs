@@ -1,6 +1,6 @@
 //! Loops of group normalisation, modulation and SiLU over pieces of images, channels last.
 
-use candle_core::{Layout, WithDType};
+use candle_core::WithDType;
 
 use super::{
     parallel::each_chunk,
@@ -33,13 +33,12 @@ struct Moments {
 impl<'a, T: Real> Modulation<'a, T> {
     pub(crate) fn new(
         groups: usize,
-        layout: &Layout,
+        [pixels, channels]: [usize; 2],
         x: &'a [T],
         scale: &'a [T],
         shift: &'a [T],
-    ) -> candle_core::Result<Self> {
-        let (_, height, width, channels) = layout.shape().dims4()?;
-        Ok(Self { x, scale, shift, groups, channels, pixels: height * width })
+    ) -> Self {
+        Self { x, scale, shift, groups, channels, pixels }
     }
 
     pub(crate) fn forward(&self) -> Vec<T> {

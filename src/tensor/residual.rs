@@ -1,0 +1,386 @@
+//! A residual block in one piece: it keeps a third of what its parts would keep for the backward pass.
+
+use std::sync::Mutex;
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Storage, Tensor, WithDType, bail};
+
+use super::{
+    conv::{conv2d, convolve, correlate},
+    conv_kernel::{Arranged, Geometry, channel_sums},
+    norm::modulated_silu,
+    norm_kernel::Modulation,
+    parallel::each_chunk,
+    simd::{Real, values, with_float},
+};
+use crate::Result;
+
+/// Weights `[O, C, k, k]` and bias `[O]` of one convolution.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// Odd k.
+    pub weight: Tensor,
+    /// One number per output.
+    pub bias: Tensor,
+}
+
+/// The convolutions of a residual block.
+#[derive(Debug, Clone)]
+pub struct Layers {
+    /// C to O channels.
+    pub first: Layer,
+    /// O to O channels.
+    pub second: Layer,
+    /// C to O channels, 1 x 1; none if C = O.
+    pub skip: Option<Layer>,
+}
+
+/// skip(x) + second(f(first(f(x)))), f being [`modulated_silu`] and skip the identity if there is none (He et al. 2016).
+///
+/// `x` is `[B, Y, X, C]`, `modulation` `[B, 2 C + 2 O]`: scale and shift of the first f, then of the second. Returns
+/// `[B, Y, X, O]`. Gradients are computed only for arguments that are tracked.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn residual_block(x: &Tensor, modulation: &Tensor, layers: &Layers, groups: usize) -> Result<Tensor> {
+    if !x.device().is_cpu() {
+        return in_parts(x, modulation, layers, groups);
+    }
+    let op = Block { groups, layers: layers.detach(), hidden: Mutex::default() };
+    Ok(x.contiguous()?.apply_op3(&modulation.contiguous()?, &layers.tracked()?, op)?)
+}
+
+/// The definition of [`residual_block`].
+fn in_parts(x: &Tensor, modulation: &Tensor, layers: &Layers, groups: usize) -> Result<Tensor> {
+    let (inputs, outputs) = (x.dim(3)?, layers.first.weight.dim(0)?);
+    let modulated = |x: &Tensor, first: usize, channels: usize| {
+        let part = |first| modulation.narrow(1, first, channels);
+        modulated_silu(x, &part(first)?, &part(first + channels)?, groups)
+    };
+    let apply = |layer: &Layer, x: &Tensor| conv2d(x, &layer.weight, Some(&layer.bias));
+    let h = apply(&layers.first, &modulated(x, 0, inputs)?)?;
+    let h = apply(&layers.second, &modulated(&h, 2 * inputs, outputs)?)?;
+    let skip = layers.skip.as_ref().map_or_else(|| Ok(x.clone()), |skip| apply(skip, x))?;
+    Ok((h + skip)?)
+}
+
+impl Layers {
+    fn all(&self) -> impl Iterator<Item = &Layer> {
+        [&self.first, &self.second].into_iter().chain(&self.skip)
+    }
+
+    /// All weights and biases in one flat tensor if one of them is tracked, else nothing.
+    fn tracked(&self) -> candle_core::Result<Tensor> {
+        let tensors: Vec<&Tensor> = self.all().flat_map(|layer| [&layer.weight, &layer.bias]).collect();
+        if !tensors.iter().any(|tensor| tensor.track_op()) {
+            return Tensor::zeros(1, self.first.weight.dtype(), self.first.weight.device());
+        }
+        let flat = tensors.into_iter().map(|tensor| tensor.flatten_all());
+        Tensor::cat(&flat.collect::<candle_core::Result<Vec<_>>>()?, 0)
+    }
+
+    fn detach(&self) -> Self {
+        let detach = |layer: &Layer| Layer { weight: layer.weight.detach(), bias: layer.bias.detach() };
+        Self {
+            first: detach(&self.first),
+            second: detach(&self.second),
+            skip: self.skip.as_ref().map(detach),
+        }
+    }
+}
+
+/// The block; `hidden` is what the first convolution gave.
+struct Block {
+    groups: usize,
+    layers: Layers,
+    hidden: Mutex<Option<CpuStorage>>,
+}
+
+/// Gradients of x, modulation and, if `weights`, all weights and biases one after the other in a flat tensor.
+struct BlockGradient<'a> {
+    block: &'a Block,
+    weights: bool,
+}
+
+impl CustomOp3 for Block {
+    fn name(&self) -> &'static str {
+        "residual-block"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        modulation: &CpuStorage,
+        modulation_layout: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (batch, height, width, _) = x_layout.shape().dims4()?;
+        let y = with_float!(x, T => {
+            let (x, modulation) = (values::<T>(x, x_layout)?, values(modulation, modulation_layout)?);
+            let pass = Pass::new(&self.layers, self.groups, x_layout, modulation)?;
+            let (hidden, y) = pass.forward(x)?;
+            *self.kept()? = Some(T::to_cpu_storage_owned(hidden));
+            T::to_cpu_storage_owned(y)
+        });
+        Ok((y, (batch, height, width, self.layers.first.weight.dim(0)?).into()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        modulation: &Tensor,
+        weights: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let op = BlockGradient { block: self, weights: weights.track_op() };
+        let all = x.apply_op3_no_bwd(modulation, &gradient.contiguous()?, &op)?;
+        let (pixels, channels) = (x.elem_count(), modulation.elem_count());
+        let of_weights = || all.narrow(0, pixels + channels, weights.elem_count());
+        Ok((
+            Some(all.narrow(0, 0, pixels)?.reshape(x.shape())?),
+            Some(all.narrow(0, pixels, channels)?.reshape(modulation.shape())?),
+            op.weights.then(of_weights).transpose()?,
+        ))
+    }
+}
+
+impl Block {
+    fn kept(&self) -> candle_core::Result<std::sync::MutexGuard<'_, Option<CpuStorage>>> {
+        self.hidden.lock().map_err(|_| candle_core::Error::Msg("a thread of this block panicked".into()))
+    }
+}
+
+impl CustomOp3 for BlockGradient<'_> {
+    fn name(&self) -> &'static str {
+        "residual-block-gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        modulation: &CpuStorage,
+        modulation_layout: &Layout,
+        gradient: &CpuStorage,
+        gradient_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let hidden = self.block.kept()?;
+        let Some(hidden) = &*hidden else { bail!("residual block: no forward pass to go back from") };
+        let (all, count) = with_float!(x, T => {
+            let (x, modulation) = (values::<T>(x, x_layout)?, values(modulation, modulation_layout)?);
+            let pass = Pass::new(&self.block.layers, self.block.groups, x_layout, modulation)?;
+            let all = pass.backward(x, hidden.as_slice()?, values(gradient, gradient_layout)?, self.weights)?;
+            let count = all.len();
+            (T::to_cpu_storage_owned(all), count)
+        });
+        Ok((all, count.into()))
+    }
+}
+
+/// One pass through a block in either direction.
+struct Pass<'a, T> {
+    layers: &'a Layers,
+    groups: usize,
+    image: [usize; 3],
+    channels: [usize; 2],
+    /// Scale and shift of the first and of the second normalisation, each `[B, channels]`.
+    modulation: [[Vec<T>; 2]; 2],
+}
+
+impl<'a, T: Real> Pass<'a, T> {
+    fn new(layers: &'a Layers, groups: usize, x: &Layout, modulation: &[T]) -> candle_core::Result<Self> {
+        let (batch, height, width, inputs) = x.shape().dims4()?;
+        let outputs = layers.first.weight.dim(0)?;
+        let width_of = 2 * (inputs + outputs);
+        if modulation.len() != batch * width_of
+            || groups == 0
+            || inputs % groups != 0
+            || outputs % groups != 0
+        {
+            bail!("residual block: modulation or groups do not fit {inputs} and {outputs} channels");
+        }
+        let part = |first: usize, count: usize| -> Vec<T> {
+            modulation.chunks(width_of).flat_map(|row| row[first..first + count].iter().copied()).collect()
+        };
+        let pair = |first, count| [part(first, count), part(first + count, count)];
+        let modulation = [pair(0, inputs), pair(2 * inputs, outputs)];
+        Ok(Self { layers, groups, image: [batch, height, width], channels: [inputs, outputs], modulation })
+    }
+
+    fn modulation<'b>(&'b self, which: usize, x: &'b [T]) -> Modulation<'b, T> {
+        let [scale, shift] = &self.modulation[which];
+        let [_, height, width] = self.image;
+        Modulation::new(self.groups, [height * width, self.channels[which]], x, scale, shift)
+    }
+
+    fn geometry(&self, layer: &Layer) -> candle_core::Result<Geometry> {
+        let [batch, height, width] = self.image;
+        Ok(Geometry { batch, height, width, kernel: layer.weight.dim(2)? })
+    }
+
+    fn apply(&self, layer: &Layer, x: &[T]) -> candle_core::Result<Vec<T>> {
+        let weights = arranged(&layer.weight, Arranged::forward)?;
+        on_host(&layer.bias, |bias| Ok(convolve(&self.geometry(layer)?, x, &weights, bias)))
+    }
+
+    fn adjoint(&self, layer: &Layer, gradient: &[T]) -> candle_core::Result<Vec<T>> {
+        let weights = arranged(&layer.weight, Arranged::adjoint)?;
+        Ok(convolve(&self.geometry(layer)?, gradient, &weights, &[]))
+    }
+
+    /// What the first convolution gives, and the block's output.
+    fn forward(&self, x: &[T]) -> candle_core::Result<(Vec<T>, Vec<T>)> {
+        let hidden = self.apply(&self.layers.first, &self.modulation(0, x).forward())?;
+        let mut y = self.apply(&self.layers.second, &self.modulation(1, &hidden).forward())?;
+        match &self.layers.skip {
+            Some(skip) => add(&mut y, &self.apply(skip, x)?),
+            None => add(&mut y, x),
+        }
+        Ok((hidden, y))
+    }
+
+    /// Gradients as [`BlockGradient`] lists them.
+    fn backward(&self, x: &[T], hidden: &[T], gradient: &[T], weights: bool) -> candle_core::Result<Vec<T>> {
+        let Layers { first, second, skip } = self.layers;
+        let mut of_weights = [Vec::new(), Vec::new(), Vec::new()];
+        if weights {
+            of_weights[1] = self.of_layer(second, &self.modulation(1, hidden).forward(), gradient)?;
+        }
+        let inner = self.modulation(1, hidden).backward(&self.adjoint(second, gradient)?);
+        let (of_hidden, of_second) = inner.split_at(hidden.len());
+        if weights {
+            of_weights[0] = self.of_layer(first, &self.modulation(0, x).forward(), of_hidden)?;
+        }
+        let mut all = self.modulation(0, x).backward(&self.adjoint(first, of_hidden)?);
+        let of_first = all.split_off(x.len());
+        match skip {
+            Some(skip) => {
+                add(&mut all, &self.adjoint(skip, gradient)?);
+                if weights {
+                    of_weights[2] = self.of_layer(skip, x, gradient)?;
+                }
+            }
+            None => add(&mut all, gradient),
+        }
+        let [inputs, outputs] = self.channels;
+        let halves = |of: &'_ [T], channels: usize, image: usize| -> Vec<T> {
+            let (scale, shift) = of.split_at(of.len() / 2);
+            let range = image * channels..(image + 1) * channels;
+            [&scale[range.clone()], &shift[range]].concat()
+        };
+        for image in 0..self.image[0] {
+            all.extend(halves(&of_first, inputs, image));
+            all.extend(halves(of_second, outputs, image));
+        }
+        of_weights.iter().for_each(|part| all.extend_from_slice(part));
+        Ok(all)
+    }
+
+    /// Gradients of the weights and the bias of a layer with input x.
+    fn of_layer(&self, layer: &Layer, x: &[T], gradient: &[T]) -> candle_core::Result<Vec<T>> {
+        let (outputs, inputs, _, _) = layer.weight.dims4()?;
+        let mut all = correlate(&self.geometry(layer)?, x, gradient, outputs, inputs);
+        all.extend(channel_sums(gradient, outputs));
+        Ok(all)
+    }
+}
+
+/// Runs `work` on the numbers of a contiguous tensor on the CPU.
+fn on_host<T: Real, R>(
+    tensor: &Tensor,
+    work: impl FnOnce(&[T]) -> candle_core::Result<R>,
+) -> candle_core::Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => work(values(storage, layout)?),
+        _ => bail!("the tensor is not on the CPU"),
+    }
+}
+
+fn arranged<T: Real>(
+    weight: &Tensor,
+    arrange: fn(&[T], usize, usize) -> Arranged<T>,
+) -> candle_core::Result<Arranged<T>> {
+    let (outputs, inputs, _, _) = weight.dims4()?;
+    on_host(weight, |values| Ok(arrange(values, outputs, inputs)))
+}
+
+/// total += term.
+fn add<T: Real>(total: &mut [T], term: &[T]) {
+    const PART: usize = 1 << 15;
+    each_chunk(total, PART, |part, total| {
+        total.iter_mut().zip(&term[part * PART..]).for_each(|(total, term)| *total += *term);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Var};
+
+    use super::*;
+    use crate::{compute::Compute, rng::Rng};
+
+    fn variables(inputs: usize, outputs: usize, compute: &Compute) -> Vec<Var> {
+        let mut rng = Rng::new(3);
+        let mut shapes = vec![
+            vec![2, 8, 12, inputs],
+            vec![2, 2 * (inputs + outputs)],
+            vec![outputs, inputs, 3, 3],
+            vec![outputs],
+            vec![outputs, outputs, 3, 3],
+            vec![outputs],
+        ];
+        if inputs != outputs {
+            shapes.extend([vec![outputs, inputs, 1, 1], vec![outputs]]);
+        }
+        let mut normal = |shape: Vec<usize>| {
+            let scale = if shape.len() == 4 && shape[0] == outputs { 0.2 } else { 1.0 };
+            Var::from_tensor(&(rng.normals(&shape, compute).unwrap() * scale).unwrap()).unwrap()
+        };
+        shapes.into_iter().map(&mut normal).collect()
+    }
+
+    fn layers(variables: &[Var]) -> Layers {
+        let layer =
+            |pair: &[Var]| Layer { weight: pair[0].as_tensor().clone(), bias: pair[1].as_tensor().clone() };
+        let mut pairs = variables[2..].chunks(2).map(layer);
+        Layers { first: pairs.next().unwrap(), second: pairs.next().unwrap(), skip: pairs.next() }
+    }
+
+    fn flat(x: &Tensor) -> Vec<f64> {
+        x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn one_piece_equals_its_parts() {
+        for (compute, tolerance) in [(Compute::cpu(), 1e-4), (Compute::cpu_f64(), 1e-12)] {
+            for (inputs, outputs) in [(8, 8), (8, 12)] {
+                let variables = variables(inputs, outputs, &compute);
+                let factor = Rng::new(5).normals(&[2, 8, 12, outputs], &compute).unwrap();
+                let run = |block: fn(&Tensor, &Tensor, &Layers, usize) -> Result<Tensor>| {
+                    let y = block(&variables[0], &variables[1], &layers(&variables), 4).unwrap();
+                    let gradients = (&y * &factor).unwrap().sum_all().unwrap().backward().unwrap();
+                    let mut all = vec![flat(&y)];
+                    all.extend(variables.iter().map(|v| flat(gradients.get(v).unwrap())));
+                    all
+                };
+                for (which, (a, b)) in run(residual_block).iter().zip(run(in_parts)).enumerate() {
+                    let largest = b.iter().fold(0.0, |largest: f64, b| largest.max(b.abs()));
+                    let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                    assert!(a.len() == b.len() && worst < tolerance * largest, "{which} {inputs} {worst}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn constant_weights_get_no_gradient() {
+        let variables = variables(8, 8, &Compute::cpu());
+        let layers = layers(&variables).detach();
+        let y = residual_block(&variables[0], &variables[1].detach(), &layers, 4).unwrap();
+        let gradients = y.sum_all().unwrap().backward().unwrap();
+        assert!(gradients.get(&variables[0]).is_some() && gradients.get(&variables[2]).is_none());
+    }
+}
