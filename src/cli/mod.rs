@@ -7,6 +7,7 @@ mod instruments;
 mod plot;
 mod priors;
 mod progress;
+mod psf;
 mod reconstruct;
 mod simulate;
 mod solvers;
@@ -42,6 +43,7 @@ enum Command {
     Train(train::Train),
     Compare(compare::Compare),
     Instruments(instruments::Instruments),
+    Psf(Box<psf::PsfCommand>),
     Simulate(simulate::Simulate),
 }
 
@@ -88,6 +90,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Train(train) => train.run(),
         Command::Compare(command) => command.run(),
         Command::Instruments(command) => command.run(),
+        Command::Psf(command) => command.run(),
         Command::Simulate(command) => command.run(),
     }
 }

@@ -1,5 +1,7 @@
 //! Instruments: how an image becomes data ([`Forward`]) and how probable the measured data are ([`Likelihood`]).
 
+pub mod file;
+pub mod microscope;
 pub mod vlbi;
 
 use candle_core::{D, Tensor};

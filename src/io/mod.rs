@@ -8,5 +8,7 @@ pub mod cube_hdf5;
 pub mod cube_tiff;
 pub mod fits;
 pub mod image;
+pub mod radial_otf;
 pub mod stack;
 pub mod uvfits;
+pub mod volume;

@@ -4,6 +4,7 @@ pub mod adam;
 pub mod conv;
 mod conv_kernel;
 pub mod fft;
+pub mod fft3;
 pub mod norm;
 mod norm_kernel;
 mod parallel;

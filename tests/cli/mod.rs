@@ -2,6 +2,7 @@
 
 mod inspect;
 mod plot;
+mod psf;
 mod reconstruct;
 mod training;
 mod vlbi;

@@ -71,7 +71,7 @@ fn closures_of_simulated_data_fit_the_truth_behind_any_gains() {
 fn instruments_are_listed_shown_and_checked() {
     let list = json(&antumbra(&["instruments", "list", "--json"]));
     let names: Vec<_> = list.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["eht2017", "ngeht"]);
+    assert_eq!(names[..2], ["eht2017", "ngeht"]);
     assert!(list[0]["summary"].is_string());
     assert_eq!(json(&antumbra(&["instruments", "show", "eht2017", "--json"]))["stations"][0]["code"], "AA");
     assert_eq!(json(&antumbra(&["instruments", "check", "ngeht", "--json"]))["ok"], true);

@@ -3,6 +3,7 @@
 mod exact_priors;
 mod images;
 mod imports;
+mod microscope;
 mod resumption;
 mod run_loop;
 mod uvfits;

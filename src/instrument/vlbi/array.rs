@@ -1,6 +1,6 @@
 //! Arrays of telescopes described in YAML, and the observations they would make.
 
-use std::{fs, ops::RangeInclusive, path::Path};
+use std::ops::RangeInclusive;
 
 use rustfft::num_complex::Complex64;
 use serde::Deserialize;
@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::{Observation, Station, Visibility};
 use crate::{
     Error, Result,
+    instrument::file,
     units::{self, Dimension, SPEED_OF_LIGHT},
 };
 
@@ -17,8 +18,6 @@ pub const EMBEDDED: [(&str, &str); 2] = [
     ("ngeht", include_str!("../../../instruments/ngeht.yaml")),
 ];
 
-/// Largest instrument file that is read, bytes.
-const LARGEST_FILE: u64 = 1 << 20;
 /// Two-bit sampling keeps this fraction of the signal-to-noise ratio (Thompson, Moran & Swenson, Interferometry and
 /// Synthesis in Radio Astronomy, chapter 8).
 const QUANTISATION_EFFICIENCY: f64 = 0.88;
@@ -80,24 +79,7 @@ impl Array {
     /// # Errors
     /// Neither a known name nor a readable file, or a description that cannot be true.
     pub fn find(name: &str) -> Result<Self> {
-        if let Some((_, text)) = EMBEDDED.iter().find(|(embedded, _)| *embedded == name) {
-            return Self::parse(text, name);
-        }
-        let path = Path::new(name);
-        let names = EMBEDDED.map(|(name, _)| name).join(", ");
-        let size = fs::metadata(path)
-            .map_err(|_| {
-                Error::config("--instrument", format!("`{name}` is neither a file nor one of {names}"))
-            })?
-            .len();
-        if size > LARGEST_FILE {
-            return Err(Error::format(
-                path,
-                "file",
-                format!("{size} bytes; an instrument needs a few thousand"),
-            ));
-        }
-        Self::parse(&fs::read_to_string(path).map_err(|source| Error::io(path, source))?, name)
+        Self::parse(&file::text(name)?, name)
     }
 
     /// Reads and checks YAML; `name` stands for it in errors.

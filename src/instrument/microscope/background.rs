@@ -1,0 +1,168 @@
+//! The light behind the object: a constant or a smooth surface, estimated from the darkest parts of the data.
+
+use nalgebra::{DMatrix, DVector};
+use ndarray::{ArrayView2, ArrayView3, s};
+
+use crate::{Error, Result};
+
+/// How the background varies over the field of view.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Shape {
+    /// The same everywhere.
+    #[default]
+    Constant,
+    /// A plane.
+    Plane,
+    /// A polynomial of second degree.
+    Quadratic,
+}
+
+impl Shape {
+    /// Values of the shape's functions at a place of the field of view, from -1 to 1 along Y and X.
+    fn functions(self, y: f64, x: f64) -> Vec<f64> {
+        match self {
+            Self::Constant => vec![1.0],
+            Self::Plane => vec![1.0, y, x],
+            Self::Quadratic => vec![1.0, y, x, y * y, y * x, x * x],
+        }
+    }
+}
+
+/// Side of the tiles whose dark ends the surface is fitted to, pixels.
+const TILE: usize = 16;
+/// Fraction of a tile's pixels that are taken for background.
+const DARK: f64 = 0.1;
+/// Fraction of the tiles, the darkest, that are taken for background at first.
+const DARK_TILES: f64 = 0.25;
+/// Rounds in which tiles above the surface are left out.
+const ROUNDS: usize = 20;
+
+/// The background of data `[Z, Y, X]` with noise of standard deviation `sigma`, `[Z, Y, X]` as a flat list.
+///
+/// Each tile of a plane offers the mean of its darkest tenth, raised by what the noise takes from such a mean; the surface is
+/// fitted by least squares to the darkest tiles and those that lie near it, again and again. Where structures fill
+/// every tile the estimate is too high: give the background then.
+///
+/// # Errors
+/// Data without pixels or with values that are no numbers.
+pub fn estimate(data: ArrayView3<f64>, sigma: f64, shape: Shape) -> Result<Vec<f64>> {
+    if data.is_empty() || data.iter().any(|value| !value.is_finite()) {
+        return Err(Error::config("data", "holds no pixels, or values that are no numbers"));
+    }
+    let mut background = Vec::with_capacity(data.len());
+    for plane in data.outer_iter() {
+        background.extend(surface(plane, sigma, shape)?);
+    }
+    Ok(background)
+}
+
+fn surface(plane: ArrayView2<f64>, sigma: f64, shape: Shape) -> Result<Vec<f64>> {
+    let (rows, columns) = plane.dim();
+    let place = |index: f64, count: usize| 2.0 * (index + 0.5) / count as f64 - 1.0;
+    let mut tiles: Vec<(f64, Vec<f64>)> = Vec::new();
+    for top in (0..rows).step_by(TILE) {
+        for left in (0..columns).step_by(TILE) {
+            let (bottom, right) = ((top + TILE).min(rows), (left + TILE).min(columns));
+            let mut values: Vec<f64> = plane.slice(s![top..bottom, left..right]).iter().copied().collect();
+            values.sort_by(f64::total_cmp);
+            let dark = ((values.len() as f64 * DARK).ceil() as usize).max(1);
+            let mean = values[..dark].iter().sum::<f64>() / dark as f64;
+            let centre = [(top + bottom - 1) as f64 / 2.0, (left + right - 1) as f64 / 2.0];
+            let functions = shape.functions(place(centre[0], rows), place(centre[1], columns));
+            tiles.push((mean + sigma * lowest_share(DARK), functions));
+        }
+    }
+    let coefficients = fit(&tiles, sigma)?;
+    let value = |y: usize, x: usize| {
+        let functions = shape.functions(place(y as f64, rows), place(x as f64, columns));
+        functions.iter().zip(&coefficients).map(|(f, c)| f * c).sum()
+    };
+    Ok((0..rows * columns).map(|i| value(i / columns, i % columns)).collect())
+}
+
+/// How far the mean of the lowest `share` of normal draws lies below zero, standard deviations: phi(q)/share.
+fn lowest_share(share: f64) -> f64 {
+    // The quantile by bisection of the error function.
+    let (mut low, mut high) = (-10.0, 10.0);
+    for _ in 0..60 {
+        let middle = 0.5 * (low + high);
+        if 0.5 * (1.0 + libm::erf(middle / 2f64.sqrt())) < share { low = middle } else { high = middle }
+    }
+    (-0.5 * low * low).exp() / (std::f64::consts::TAU.sqrt() * share)
+}
+
+/// Coefficients of the surface through the tiles that are background.
+fn fit(tiles: &[(f64, Vec<f64>)], sigma: f64) -> Result<Vec<f64>> {
+    let mut sorted: Vec<f64> = tiles.iter().map(|(value, _)| *value).collect();
+    sorted.sort_by(f64::total_cmp);
+    let unknowns = tiles.first().map_or(1, |(_, functions)| functions.len());
+    let darkest = ((tiles.len() as f64 * DARK_TILES).ceil() as usize).max(2 * unknowns).min(tiles.len());
+    let mut chosen: Vec<&(f64, Vec<f64>)> =
+        tiles.iter().filter(|(value, _)| *value <= sorted[darkest - 1]).collect();
+    let mut coefficients = vec![0.0; unknowns];
+    for _ in 0..ROUNDS {
+        if chosen.len() < unknowns {
+            let problem = "too few dark tiles for this surface; use a constant background or give it";
+            return Err(Error::config("microscope.background", problem));
+        }
+        let matrix = DMatrix::from_fn(chosen.len(), unknowns, |row, column| chosen[row].1[column]);
+        let values = DVector::from_iterator(chosen.len(), chosen.iter().map(|(value, _)| *value));
+        let solution =
+            matrix.svd(true, true).solve(&values, 1e-10).map_err(|e| Error::config("background", e))?;
+        coefficients = solution.iter().copied().collect();
+        let height =
+            |functions: &[f64]| -> f64 { functions.iter().zip(&coefficients).map(|(f, c)| f * c).sum() };
+        // The mean of the darkest tenth of 256 pixels scatters by a fifth of the noise.
+        chosen =
+            tiles.iter().filter(|(value, functions)| *value <= height(functions) + 0.6 * sigma).collect();
+    }
+    Ok(coefficients)
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array3;
+
+    use super::*;
+    use crate::rng::Rng;
+
+    /// Filaments of 300 on a tilted background with noise of 5.
+    fn data(tilt: f64) -> Array3<f64> {
+        let mut rng = Rng::new(3);
+        Array3::from_shape_fn((1, 128, 96), |(_, y, x)| {
+            let filament = |slope: f64, offset: f64| {
+                let distance = y as f64 - slope * x as f64 - offset;
+                300.0 * (-0.5 * (distance / 2.0).powi(2)).exp()
+            };
+            let background = 100.0 + tilt * (2.0 * (y as f64 + 0.5) / 128.0 - 1.0);
+            background + filament(0.5, 20.0) + filament(-0.3, 90.0) + 5.0 * rng.normal()
+        })
+    }
+
+    #[test]
+    fn constant_and_tilted_backgrounds_are_found_beside_structures() {
+        for (tilt, shape) in [(0.0, Shape::Constant), (20.0, Shape::Plane), (20.0, Shape::Quadratic)] {
+            let found = estimate(data(tilt).view(), 5.0, shape).unwrap();
+            for (i, value) in found.iter().enumerate() {
+                let y = (i / 96) as f64;
+                let expected = 100.0 + tilt * (2.0 * (y + 0.5) / 128.0 - 1.0);
+                assert!((value - expected).abs() < 2.5, "{shape:?} row {y}: {value} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn normal_tails_have_their_mean() {
+        // phi(1.2816) / 0.1
+        assert!((lowest_share(0.1) - 1.754_98).abs() < 1e-4);
+    }
+
+    #[test]
+    fn data_without_numbers_are_refused() {
+        assert!(estimate(Array3::from_elem((1, 4, 4), f64::NAN).view(), 1.0, Shape::Constant).is_err());
+        assert!(estimate(Array3::zeros((1, 0, 4)).view(), 1.0, Shape::Constant).is_err());
+    }
+}

@@ -1,0 +1,294 @@
+//! Noise models of cameras, pixel by pixel.
+//!
+//! Each is written once, on the host in f64, with its slope; [`Counts`] makes it a differentiable [`Likelihood`] of the
+//! expected values `[B, M]` that the forward model returns.
+
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, bail};
+use rand_distr::{Distribution, Poisson};
+use rayon::prelude::*;
+
+use super::description::Camera;
+use crate::{Error, Result, instrument::Likelihood, rng::Rng};
+
+/// Pixels whose terms are added before the next ones: fixed, so that sums do not depend on the number of threads.
+const CHUNK: usize = 4096;
+
+/// The density of one camera pixel's value given the expected value.
+pub trait Noise: Send + Sync + 'static {
+    /// Name as in `diagnostics.json`.
+    const NAME: &'static str;
+
+    /// Number of pixels.
+    fn count(&self) -> usize;
+
+    /// Log probability of pixel `index`, nats, up to a constant, and its derivative by `expected`.
+    fn log_prob(&self, index: usize, expected: f64) -> (f64, f64);
+
+    /// Residual of pixel `index` over its standard deviation.
+    fn residual(&self, index: usize, expected: f64) -> f64;
+
+    /// A value of pixel `index` drawn around `expected`, in the unit of the data.
+    fn draw(&self, index: usize, expected: f64, rng: &mut Rng) -> f64;
+}
+
+/// Gaussian noise of fixed standard deviation per pixel.
+#[derive(Debug, Clone)]
+pub struct FixedGaussian {
+    /// Measured values.
+    pub data: Vec<f64>,
+    /// Standard deviations, one per pixel or one for all.
+    pub sigma: Vec<f64>,
+}
+
+impl FixedGaussian {
+    fn sigma(&self, index: usize) -> f64 {
+        at(&self.sigma, index)
+    }
+}
+
+impl Noise for FixedGaussian {
+    const NAME: &'static str = "gaussian";
+
+    fn count(&self) -> usize {
+        self.data.len()
+    }
+
+    fn log_prob(&self, index: usize, expected: f64) -> (f64, f64) {
+        let residual = self.residual(index, expected);
+        (-0.5 * residual * residual, residual / self.sigma(index))
+    }
+
+    fn residual(&self, index: usize, expected: f64) -> f64 {
+        (self.data[index] - expected) / self.sigma(index)
+    }
+
+    fn draw(&self, index: usize, expected: f64, rng: &mut Rng) -> f64 {
+        expected + self.sigma(index) * rng.normal()
+    }
+}
+
+/// Gaussian noise whose variance grows with the expected value: slope * expected + floor, with its logarithm in the
+/// density.
+#[derive(Debug, Clone)]
+pub struct GrowingGaussian {
+    /// Measured values.
+    pub data: Vec<f64>,
+    /// Variance per unit of the expected value, one per pixel or one for all.
+    pub slope: Vec<f64>,
+    /// Variance at an expected value of 0, one per pixel or one for all.
+    pub floor: Vec<f64>,
+    /// Smallest variance: that of the darkest data, below which the straight line is not trusted.
+    pub least: f64,
+}
+
+impl GrowingGaussian {
+    /// Variance and its derivative.
+    fn variance(&self, index: usize, expected: f64) -> (f64, f64) {
+        let slope = at(&self.slope, index);
+        let variance = slope * expected + at(&self.floor, index);
+        if variance > self.least { (variance, slope) } else { (self.least, 0.0) }
+    }
+}
+
+impl Noise for GrowingGaussian {
+    const NAME: &'static str = "heteroscedastic_gaussian";
+
+    fn count(&self) -> usize {
+        self.data.len()
+    }
+
+    fn log_prob(&self, index: usize, expected: f64) -> (f64, f64) {
+        let (variance, slope) = self.variance(index, expected);
+        let difference = self.data[index] - expected;
+        let square = difference * difference / variance;
+        let value = -0.5 * (square + variance.ln());
+        (value, difference / variance + 0.5 * slope * (square - 1.0) / variance)
+    }
+
+    fn residual(&self, index: usize, expected: f64) -> f64 {
+        (self.data[index] - expected) / self.variance(index, expected).0.sqrt()
+    }
+
+    fn draw(&self, index: usize, expected: f64, rng: &mut Rng) -> f64 {
+        expected + self.variance(index, expected).0.sqrt() * rng.normal()
+    }
+}
+
+/// Poisson noise with Gaussian read noise v, as a Poisson variable shifted by v: z + v ~ Poisson(lambda + v).
+///
+/// Values are photo-electrons. Below a rate of [`ShiftedPoisson::DARKEST`] the logarithm continues as its parabola, so that
+/// objects with negative values have a density and a slope.
+///
+/// Source: Huang et al. 2013, Nat. Methods 10, 653.
+#[derive(Debug, Clone)]
+pub struct ShiftedPoisson {
+    /// Measured values, photo-electrons.
+    pub data: Vec<f64>,
+    /// Variance of the read noise, photo-electrons^2, one per pixel or one for all.
+    pub read_variance: Vec<f64>,
+}
+
+impl ShiftedPoisson {
+    /// Rate below which the log probability is continued as a parabola, photo-electrons.
+    pub const DARKEST: f64 = 0.05;
+
+    fn shifted(&self, index: usize, expected: f64) -> (f64, f64) {
+        let variance = at(&self.read_variance, index);
+        ((self.data[index] + variance).max(0.0), expected + variance)
+    }
+}
+
+impl Noise for ShiftedPoisson {
+    const NAME: &'static str = "shifted_poisson";
+
+    fn count(&self) -> usize {
+        self.data.len()
+    }
+
+    fn log_prob(&self, index: usize, expected: f64) -> (f64, f64) {
+        let (count, rate) = self.shifted(index, expected);
+        let safe = rate.max(Self::DARKEST);
+        let below = rate - safe;
+        // k ln r - r with the saturated k ln k - k taken off, which keeps the terms of bright pixels small.
+        let saturated = if count > 0.0 { count * (safe / count).ln() + count } else { 0.0 };
+        let slope = count / safe - 1.0;
+        let curvature = -count / (safe * safe);
+        (saturated - safe + below * (slope + 0.5 * curvature * below), slope + curvature * below)
+    }
+
+    fn residual(&self, index: usize, expected: f64) -> f64 {
+        let (count, rate) = self.shifted(index, expected);
+        (count - rate) / rate.max(Self::DARKEST).sqrt()
+    }
+
+    fn draw(&self, index: usize, expected: f64, rng: &mut Rng) -> f64 {
+        let photons = match Poisson::new(expected) {
+            Ok(poisson) => poisson.sample(rng),
+            // No light, or less than none.
+            Err(_) => 0.0,
+        };
+        photons + at(&self.read_variance, index).sqrt() * rng.normal()
+    }
+}
+
+impl Camera {
+    /// Recorded numbers as photo-electrons.
+    pub fn electrons(&self, recorded: f64) -> f64 {
+        (recorded - self.offset) * self.conversion_gain
+    }
+}
+
+/// A value of a map, or the one value that stands for all.
+fn at(map: &[f64], index: usize) -> f64 {
+    if map.len() == 1 { map[0] } else { map[index] }
+}
+
+/// A camera's data as a likelihood of tensors.
+pub struct Counts<N> {
+    noise: Arc<N>,
+}
+
+impl<N: Noise> Counts<N> {
+    /// The likelihood of a noise model whose maps (`maps`: name and values) have one value or one per pixel.
+    ///
+    /// # Errors
+    /// A map of another size, or data or maps with values that are no numbers.
+    pub fn new(noise: N, maps: &[(&'static str, &[f64])]) -> Result<Self> {
+        for (what, map) in maps {
+            if map.len() != 1 && map.len() != noise.count() {
+                return Err(Error::Shape { what, expected: vec![noise.count()], found: vec![map.len()] });
+            }
+            if let Some(bad) = map.iter().position(|value| !value.is_finite()) {
+                return Err(Error::config(*what, format!("pixel {bad} is {}; mend or mask it", map[bad])));
+            }
+        }
+        Ok(Self { noise: Arc::new(noise) })
+    }
+
+    fn check(&self, predicted: &Tensor) -> Result<()> {
+        match predicted.dims() {
+            &[_, count] if count == self.noise.count() => Ok(()),
+            found => Err(Error::Shape {
+                what: "expected values",
+                expected: vec![0, self.noise.count()],
+                found: found.to_vec(),
+            }),
+        }
+    }
+
+    /// `each` of every expected value, as a tensor like `predicted`.
+    fn map(&self, predicted: &Tensor, mut each: impl FnMut(usize, f64) -> f64) -> Result<Tensor> {
+        self.check(predicted)?;
+        let host =
+            predicted.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+        let count = self.noise.count();
+        let values: Vec<f64> =
+            host.iter().enumerate().map(|(i, expected)| each(i % count, *expected)).collect();
+        let tensor = Tensor::from_vec(values, predicted.shape(), &Device::Cpu)?;
+        Ok(tensor.to_dtype(predicted.dtype())?.to_device(predicted.device())?)
+    }
+}
+
+impl<N: Noise> Likelihood for Counts<N> {
+    fn name(&self) -> &'static str {
+        N::NAME
+    }
+
+    fn count(&self) -> usize {
+        self.noise.count()
+    }
+
+    fn log_prob(&self, predicted: &Tensor) -> Result<Tensor> {
+        self.check(predicted)?;
+        let host = predicted.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.contiguous()?;
+        let value = host.apply_op1(LogProb { noise: self.noise.clone() })?;
+        Ok(value.to_dtype(predicted.dtype())?.to_device(predicted.device())?)
+    }
+
+    fn residuals(&self, predicted: &Tensor) -> Result<Tensor> {
+        self.map(predicted, |index, expected| self.noise.residual(index, expected))
+    }
+
+    fn draw(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Tensor> {
+        self.map(predicted, |index, expected| self.noise.draw(index, expected, rng))
+    }
+}
+
+/// The summed log probability of each batch element as a tensor operation, `[B, M]` to `[B]`, f64 on the CPU.
+struct LogProb<N> {
+    noise: Arc<N>,
+}
+
+impl<N: Noise> CustomOp1 for LogProb<N> {
+    fn name(&self) -> &'static str {
+        N::NAME
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (Some((start, end)), CpuStorage::F64(values)) = (layout.contiguous_offsets(), storage) else {
+            bail!("{} needs contiguous f64 values", N::NAME)
+        };
+        let sum = |row: &[f64]| -> f64 {
+            let chunk = |(index, chunk): (usize, &[f64])| -> f64 {
+                let terms = chunk.iter().enumerate();
+                terms.map(|(i, expected)| self.noise.log_prob(index * CHUNK + i, *expected).0).sum()
+            };
+            row.par_chunks(CHUNK).enumerate().map(chunk).collect::<Vec<f64>>().iter().sum()
+        };
+        let sums: Vec<f64> = values[start..end].chunks_exact(self.noise.count()).map(sum).collect();
+        let shape = Shape::from(sums.len());
+        Ok((CpuStorage::F64(sums), shape))
+    }
+
+    fn bwd(&self, arg: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let values = arg.flatten_all()?.to_vec1::<f64>()?;
+        let outer = gradient.to_vec1::<f64>()?;
+        let count = self.noise.count();
+        let slope =
+            |(i, expected): (usize, &f64)| outer[i / count] * self.noise.log_prob(i % count, *expected).1;
+        let slopes: Vec<f64> = values.par_iter().enumerate().map(slope).collect();
+        Ok(Some(Tensor::from_vec(slopes, arg.shape(), &Device::Cpu)?))
+    }
+}

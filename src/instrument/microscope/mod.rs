@@ -1,0 +1,18 @@
+//! Fluorescence microscopes: optics, point-spread functions, forward model, camera noise.
+
+pub mod background;
+pub mod convolve;
+pub mod description;
+pub mod domain;
+pub mod forward;
+pub mod likelihood;
+pub mod noise;
+pub mod optics;
+pub mod psf;
+
+pub use convolve::Convolution;
+pub use description::Microscope;
+pub use domain::Domain;
+pub use forward::{Field, Widefield};
+pub use optics::Optics;
+pub use psf::Psf;
