@@ -68,7 +68,7 @@ impl Default for GibbsSettings {
             final_level: 0.012,
             denoise: 5,
             leaps: 32,
-            trajectories: 6,
+            trajectories: 10,
             acceptance: 0.8,
             restart: Restart { level: 0.016, ..Restart::default() },
         }
