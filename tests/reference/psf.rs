@@ -22,7 +22,7 @@ const NOT_CONVERGED: (&str, f64) = ("A_oil_NA1.4_520__gl_vectorial_mis", 0.0106)
 
 /// A file of the shared microscopy data, or nothing and a printed line where they are missing.
 pub(super) fn shared(name: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("ANTUMBRA_SHARED")
+    let root = std::env::var_os("SHARED_DATA")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
     let path = root.join("data/microscopy").join(name);
     if !path.exists() {

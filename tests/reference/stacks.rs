@@ -8,7 +8,7 @@ use serde_json::Value;
 /// A real stack of the folder of data that is not shipped; `None` where that is absent.
 fn find(name: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let shared = std::env::var_os("ANTUMBRA_SHARED").map_or(root.join("../shared"), PathBuf::from);
+    let shared = std::env::var_os("SHARED_DATA").map_or(root.join("../shared"), PathBuf::from);
     let found = Some(shared.join("data/microscopy").join(name)).filter(|path| path.is_file());
     if found.is_none() {
         eprintln!("skipped: {name} is not here");

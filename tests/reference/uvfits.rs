@@ -16,7 +16,7 @@ fn reference() -> Value {
 /// The file in `data/`, or in the folder of data that may not be shipped; `None` where that is absent.
 pub(super) fn find(name: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let shared = std::env::var_os("ANTUMBRA_SHARED").map_or(root.join("../shared"), PathBuf::from);
+    let shared = std::env::var_os("SHARED_DATA").map_or(root.join("../shared"), PathBuf::from);
     let places = [root.join("data").join(name), shared.join("data/eht").join(name)];
     let found = places.into_iter().find(|path| path.is_file());
     if found.is_none() {
