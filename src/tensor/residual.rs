@@ -320,7 +320,7 @@ mod tests {
     use candle_core::{DType, Var};
 
     use super::*;
-    use crate::{compute::Compute, rng::Rng};
+    use crate::{compute::Compute, rng::Rng, tensor::simd::ALLOWED};
 
     fn variables(inputs: usize, outputs: usize, compute: &Compute) -> Vec<Var> {
         let mut rng = Rng::new(3);
@@ -371,6 +371,28 @@ mod tests {
                     let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
                     assert!(a.len() == b.len() && worst < tolerance * largest, "{which} {inputs} {worst}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn every_kind_of_register_gives_the_same() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let run = |lanes| {
+            pool.install(|| {
+                ALLOWED.set(lanes);
+                let variables = variables(8, 12, &Compute::cpu());
+                let y = residual_block(&variables[0], &variables[1], &layers(&variables), 4).unwrap();
+                let gradients = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+                variables.iter().map(|v| flat(gradients.get(v).unwrap())).collect::<Vec<_>>()
+            })
+        };
+        let widest = run(16);
+        for lanes in [4, 8] {
+            for (a, b) in run(lanes).iter().zip(&widest) {
+                let largest = b.iter().fold(0.0, |largest: f64, b| largest.max(b.abs()));
+                let worst = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                assert!(worst < 1e-4 * largest, "{lanes}: {worst}");
             }
         }
     }

@@ -95,6 +95,20 @@ pub(crate) trait Real: WithDType + Scratch + std::ops::Neg<Output = Self> {
     fn quick_exp(self) -> Self;
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Numbers in the widest register that this thread may use: tests try narrower ones than the processor has.
+    pub(crate) static ALLOWED: std::cell::Cell<usize> = const { std::cell::Cell::new(WIDEST) };
+}
+
+#[cfg(target_arch = "x86_64")]
+fn may_use(_lanes: usize) -> bool {
+    #[cfg(test)]
+    return _lanes <= ALLOWED.get();
+    #[cfg(not(test))]
+    true
+}
+
 impl Real for f64 {
     fn vectorize(kernel: impl Kernel<Self>) {
         kernel.run::<Plain<f64>>();
@@ -110,11 +124,11 @@ impl Real for f32 {
     fn vectorize(kernel: impl Kernel<Self>) {
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma") {
+            if may_use(16) && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma") {
                 // SAFETY: the processor has these instructions.
                 return unsafe { x86::on_avx512(kernel) };
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if may_use(8) && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 // SAFETY: the processor has these instructions.
                 return unsafe { x86::on_avx2(kernel) };
             }
