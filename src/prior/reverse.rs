@@ -58,6 +58,10 @@ pub fn denoised(prior: &dyn Denoiser, noisy: &Tensor, level: f64) -> Result<Tens
         let levels = Tensor::full(level, part.dim(0)?, noisy.device())?.to_dtype(noisy.dtype())?;
         Ok(prior.denoise(&part, &levels)?.detach())
     };
+    if batch <= part {
+        // Waking other threads costs more than a small prior.
+        return denoise(0);
+    }
     let starts: Vec<usize> = (0..batch).step_by(part.max(1)).collect();
     let parts = starts.into_par_iter().map(denoise).collect::<Result<Vec<_>>>()?;
     Ok(Tensor::cat(&parts, 0)?)
