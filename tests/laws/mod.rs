@@ -6,5 +6,6 @@ mod imports;
 mod microscope;
 mod resumption;
 mod run_loop;
+mod stack_problem;
 mod uvfits;
 mod vlbi;

@@ -1,5 +1,6 @@
 //! Numbers from the tools that the field trusts.
 
+mod microscope;
 mod psf;
 mod stack_output;
 mod stacks;

@@ -8,6 +8,7 @@ pub mod forward;
 pub mod likelihood;
 pub mod noise;
 pub mod optics;
+pub mod problem;
 pub mod psf;
 
 pub use convolve::Convolution;

@@ -1,0 +1,219 @@
+//! From a stack's numbers to the posterior's problem: domain, point-spread function, background and noise model.
+
+use ndarray::ArrayView3;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Domain, Field, Microscope, Psf, Widefield,
+    background::{self, Shape},
+    domain::reach,
+    likelihood::{Counts, FixedGaussian, GrowingGaussian, ShiftedPoisson},
+    noise::{NoiseEstimate, Verdict},
+};
+use crate::{
+    Error, Result,
+    compute::Compute,
+    grid::Grid,
+    instrument::{Likelihood, Problem},
+    prior::Scaling,
+};
+
+/// Settings of a microscope's problem, section `microscope` of a run file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Object voxels per camera pixel along Y and X.
+    pub factor: usize,
+    /// Noise model.
+    pub noise: NoiseModel,
+    /// Background in the unit of the data; estimated where it is not given.
+    pub background: Option<f64>,
+    /// Shape of an estimated background.
+    pub background_shape: Shape,
+    /// Fraction of the light of a source at the edge of the field of view that the object's border must be able to explain.
+    pub border: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            factor: 2,
+            noise: NoiseModel::default(),
+            background: None,
+            background_shape: Shape::default(),
+            border: 0.99,
+        }
+    }
+}
+
+/// Which noise model is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoiseModel {
+    /// Shifted Poisson if the camera is described, else what the frequencies above the cut-off say.
+    #[default]
+    Auto,
+    /// Gaussian, the same for all pixels.
+    Gaussian,
+    /// Gaussian that grows with the signal.
+    GrowingGaussian,
+    /// Poisson with read noise; needs a described camera.
+    ShiftedPoisson,
+}
+
+/// A problem with what was assumed on the way.
+pub struct Prepared {
+    /// The posterior's problem; images are light per object voxel in the unit of the data.
+    pub problem: Problem,
+    /// Object against camera.
+    pub domain: Domain,
+    /// The point-spread function on the object's pitch.
+    pub psf: Psf,
+    /// Background per camera pixel in the unit of the data.
+    pub background: Vec<f64>,
+    /// Which noise model was used and why.
+    pub noise: String,
+    /// `photo-electrons`, or `counts` where the camera is not described.
+    pub unit: &'static str,
+}
+
+/// The problem of recorded numbers `[Z, Y, X]` on camera pixels of `pitch` metres (Z, Y, X).
+///
+/// `prior` maps the network's unit to light per object voxel; sizes of the object along Y and X are multiples of
+/// `multiple`. With a described camera all is in photo-electrons, otherwise in the numbers recorded.
+///
+/// # Errors
+/// Settings or data that cannot be, a noise model that needs a described camera, or no device memory.
+pub fn problem(
+    recorded: ArrayView3<f64>,
+    pitch: [f64; 3],
+    microscope: &Microscope,
+    settings: &Settings,
+    (prior, multiple): (Scaling, usize),
+    compute: &Compute,
+) -> Result<Prepared> {
+    if !(0.5..1.0).contains(&settings.border) {
+        let problem = format!("{} cannot be; 0.5 to below 1 can", settings.border);
+        return Err(Error::config("microscope.border", problem));
+    }
+    let data = recorded.mapv(|value| microscope.camera.map_or(value, |camera| camera.electrons(value)));
+    let camera: [usize; 3] = data.dim().into();
+    let psf = microscope.psf(&response_grid(camera, pitch, settings.factor, microscope))?;
+    let domain = Domain::new(camera, pitch, settings.factor, reach(&psf, settings.border), multiple)?;
+    let measured =
+        || NoiseEstimate::measure(data.view(), [pitch[1], pitch[2]], microscope.recipe.optics.cut_off());
+    let background = match (settings.background, microscope.camera) {
+        (Some(given), _) => vec![given],
+        (None, Some(camera)) => dark_light(data.view(), camera.read_noise, settings.background_shape)?,
+        (None, None) => background::estimate(data.view(), measured()?.sigma, settings.background_shape)?,
+    };
+    let values: Vec<f64> = data.iter().copied().collect();
+    let choice = match (settings.noise, microscope.camera) {
+        (NoiseModel::Auto | NoiseModel::ShiftedPoisson, Some(camera)) => {
+            Choice::Poisson(camera.read_noise.powi(2))
+        }
+        (NoiseModel::ShiftedPoisson, None) => {
+            let problem = "shifted-poisson needs the camera's conversion_gain, offset and read_noise in the instrument file";
+            return Err(Error::config("microscope.noise", problem));
+        }
+        (NoiseModel::Gaussian, _) => Choice::Fixed(measured()?),
+        (NoiseModel::GrowingGaussian, _) => Choice::Growing(measured()?),
+        (NoiseModel::Auto, None) => {
+            let measured = measured()?;
+            match measured.verdict() {
+                Verdict::Fixed => Choice::Fixed(measured),
+                Verdict::Growing => Choice::Growing(measured),
+            }
+        }
+    };
+    let noise = choice.reason();
+    let forward = Widefield::new(
+        &psf,
+        &domain,
+        &Field { flat_field: Vec::new(), background: background.clone() },
+        compute,
+    )?;
+    Ok(Prepared {
+        problem: Problem {
+            forward: Box::new(forward),
+            likelihoods: vec![choice.likelihood(values)?],
+            scaling: prior,
+        },
+        domain,
+        psf,
+        background,
+        noise,
+        unit: if microscope.camera.is_some() { "photo-electrons" } else { "counts" },
+    })
+}
+
+/// The background in photo-electrons of a camera with known read noise, whose shot noise is that of the background itself.
+fn dark_light(data: ArrayView3<f64>, read_noise: f64, shape: Shape) -> Result<Vec<f64>> {
+    /// Each round brings the noise closer to that of the background found.
+    const ROUNDS: usize = 6;
+    let mut found = background::estimate(data, read_noise, shape)?;
+    for _ in 0..ROUNDS {
+        let light = found.iter().sum::<f64>() / found.len() as f64;
+        found = background::estimate(data, (read_noise.powi(2) + light.max(0.0)).sqrt(), shape)?;
+    }
+    Ok(found)
+}
+
+/// Widest response that is computed, m from the axis: beyond lies less than a hundredth of the light in focus.
+const WIDEST: f64 = 2.5e-6;
+
+/// The grid of the response on the object's pitch: all distances between planes of the stack, and across the light cone of
+/// half the stack's height, but never more than the field of view.
+fn response_grid(camera: [usize; 3], pitch: [f64; 3], factor: usize, microscope: &Microscope) -> Grid {
+    let optics = &microscope.recipe.optics;
+    let sin = (optics.aperture() / optics.sample_index).min(0.999);
+    let cone = 0.5 * (camera[0] - 1) as f64 * pitch[0] * sin / (1.0 - sin * sin).sqrt();
+    let factor = factor.max(1);
+    let side = |axis: usize| {
+        let step = pitch[axis] / factor as f64;
+        let half = ((WIDEST + cone) / step).ceil() as usize;
+        2 * half.min(camera[axis] * factor) + 1
+    };
+    Grid {
+        shape: [2 * camera[0] - 1, side(1), side(2)],
+        pitch: [pitch[0], pitch[1] / factor as f64, pitch[2] / factor as f64],
+    }
+}
+
+/// A noise model and where it comes from.
+enum Choice {
+    Fixed(NoiseEstimate),
+    Growing(NoiseEstimate),
+    Poisson(f64),
+}
+
+impl Choice {
+    fn reason(&self) -> String {
+        match self {
+            Self::Poisson(variance) => {
+                format!(
+                    "Poisson noise with read noise of {:.2} e-, because the camera is described",
+                    variance.sqrt()
+                )
+            }
+            Self::Fixed(measured) | Self::Growing(measured) => measured.reason(),
+        }
+    }
+
+    fn likelihood(&self, data: Vec<f64>) -> Result<Box<dyn Likelihood>> {
+        Ok(match self {
+            Self::Fixed(measured) => {
+                Box::new(Counts::new(FixedGaussian { data, sigma: vec![measured.sigma] }, &[])?)
+            }
+            Self::Growing(NoiseEstimate { line, groups, .. }) => {
+                let least = groups.first().map_or(1.0, |group| group[1]);
+                let noise =
+                    GrowingGaussian { data, slope: vec![line.slope], floor: vec![line.intercept], least };
+                Box::new(Counts::new(noise, &[])?)
+            }
+            Self::Poisson(variance) => {
+                Box::new(Counts::new(ShiftedPoisson { data, read_variance: vec![*variance] }, &[])?)
+            }
+        })
+    }
+}

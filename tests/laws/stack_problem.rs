@@ -1,0 +1,77 @@
+//! From recorded numbers to the posterior's problem of a microscope.
+
+use antumbra::{
+    Result,
+    compute::Compute,
+    instrument::microscope::{
+        Microscope,
+        description::EMBEDDED,
+        problem::{NoiseModel, Prepared, Settings, problem},
+    },
+    prior::Scaling,
+    rng::Rng,
+};
+use ndarray::Array3;
+
+const CAMERA: &str = "camera: {pixel: 6.5 um, conversion_gain: 0.5, offset: 100, read_noise: 1.5}";
+
+fn microscope(camera: &str) -> Microscope {
+    let text = EMBEDDED[0].1.replace("camera: {pixel: 6.5 um}", camera);
+    Microscope::parse(&text, "test").unwrap()
+}
+
+/// Numbers of a camera with gain 2 ADU/e- that sees blobs of light on 20 e-.
+fn recorded(planes: usize) -> Array3<f64> {
+    let mut rng = Rng::new(2);
+    Array3::from_shape_fn((planes, 64, 64), |(_, y, x)| {
+        let light = 20.0 + 200.0 * (-((y as f64 - 30.0).powi(2) + (x as f64 - 20.0).powi(2)) / 18.0).exp();
+        100.0 + 2.0 * (light + (light + 2.25f64).sqrt() * rng.normal())
+    })
+}
+
+fn prepare(planes: usize, camera: &str, settings: &Settings) -> Result<Prepared> {
+    let pitch = [200e-9, 65e-9, 65e-9];
+    let prior = (Scaling::IDENTITY, 8);
+    problem(recorded(planes).view(), pitch, &microscope(camera), settings, prior, &Compute::cpu())
+}
+
+#[test]
+fn a_described_camera_gives_photo_electrons_and_poisson_noise() {
+    let prepared = prepare(1, CAMERA, &Settings::default()).unwrap();
+    assert_eq!(
+        (prepared.unit, prepared.problem.likelihoods[0].name()),
+        ("photo-electrons", "shifted_poisson")
+    );
+    assert!((prepared.background[0] - 20.0).abs() < 2.0, "{}", prepared.background[0]);
+    assert!(prepared.domain.object.shape[2] >= 128 && prepared.domain.object.shape[2].is_multiple_of(8));
+    assert!(prepared.noise.contains("1.50 e-"), "{}", prepared.noise);
+    // The middle of the field of view, all light in one voxel, comes back.
+    let [_, rows, columns] = prepared.problem.forward.grid().shape;
+    let mut object = vec![0f32; rows * columns];
+    object[rows / 2 * columns + columns / 2] = 500.0;
+    let object =
+        candle_core::Tensor::from_vec(object, (1, 1, rows, columns), &candle_core::Device::Cpu).unwrap();
+    let total = prepared.problem.predict(&object).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+    let light = f64::from(total) - prepared.background.iter().sum::<f64>();
+    assert!((light / 500.0 - 1.0).abs() < 0.01, "{light}");
+}
+
+#[test]
+fn an_unknown_camera_is_measured() {
+    let plain = "camera: {pixel: 6.5 um}";
+    let prepared = prepare(1, plain, &Settings::default()).unwrap();
+    assert_eq!(prepared.unit, "counts");
+    assert!(prepared.noise.contains("cut-off"), "{}", prepared.noise);
+    let poisson = Settings { noise: NoiseModel::ShiftedPoisson, ..Settings::default() };
+    assert!(prepare(1, plain, &poisson).err().unwrap().to_string().contains("conversion_gain"));
+    let border = Settings { border: 1.5, ..Settings::default() };
+    assert!(prepare(1, plain, &border).is_err());
+}
+
+#[test]
+fn stacks_extend_beyond_their_planes() {
+    let prepared = prepare(3, CAMERA, &Settings { background: Some(20.0), ..Settings::default() }).unwrap();
+    assert_eq!(prepared.domain.camera, [3, 64, 64]);
+    assert!(prepared.domain.object.shape[0] > 3, "{:?}", prepared.domain.object.shape);
+    assert_eq!(prepared.psf.grid.shape[0], 5);
+}
