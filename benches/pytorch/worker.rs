@@ -38,7 +38,12 @@ fn main() {
 }
 
 fn architecture(base: usize) -> Architecture {
-    Architecture { patch: 1, widths: vec![base, 2 * base, 2 * base, 2 * base], ..Architecture::default() }
+    Architecture {
+        patch: 1,
+        widths: vec![base, 2 * base, 2 * base, 2 * base],
+        blocks: vec![2; 4],
+        ..Architecture::default()
+    }
 }
 
 /// Random weights, images, noise levels, and what the network makes of them.

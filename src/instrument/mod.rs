@@ -1,5 +1,6 @@
 //! Instruments: how an image becomes data ([`Forward`]) and how probable the measured data are ([`Likelihood`]).
 
+pub mod density;
 pub mod file;
 pub mod microscope;
 pub mod vlbi;

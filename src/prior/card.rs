@@ -232,8 +232,14 @@ mod tests {
     fn written() -> (tempfile::TempDir, PathBuf, UNet) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tiny.safetensors");
-        let architecture =
-            Architecture { pixels: 8, widths: vec![8], embedding: 8, groups: 4, ..Architecture::default() };
+        let architecture = Architecture {
+            pixels: 8,
+            widths: vec![8],
+            blocks: vec![2],
+            embedding: 8,
+            groups: 4,
+            ..Architecture::default()
+        };
         let network = UNet::new(architecture.clone(), &Rng::new(0), &Compute::cpu()).unwrap();
         let training = Provenance {
             images: "none".into(),

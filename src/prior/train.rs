@@ -138,19 +138,20 @@ impl Training {
         Ok(Self { settings, compute: compute.clone(), network, optimiser, average, scaling, rng })
     }
 
-    /// Starts from the weights of another prior of the same architecture.
+    /// Starts from the weights of another prior of the same widths. Blocks that it lacks start as identities, so a network
+    /// can grow deeper while it learns.
     ///
     /// # Errors
-    /// Weights that do not fit.
+    /// Weights of another shape, or without a place here.
     pub fn start_from(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-        for (name, variable) in self.network.variables() {
-            let tensor =
-                tensors.get(&name).filter(|tensor| tensor.dims() == variable.dims()).ok_or_else(|| {
-                    Error::config(
-                        "start_from",
-                        format!("no fitting weight `{name}`; use a prior of the same architecture"),
-                    )
-                })?;
+        let refuse = |name: &str| {
+            let remedy = "use a prior of the same widths with as many blocks or fewer";
+            Error::config("start_from", format!("no place for its weight `{name}`; {remedy}"))
+        };
+        let variables: BTreeMap<String, Var> = self.network.variables().into_iter().collect();
+        for (name, tensor) in tensors {
+            let place = variables.get(name).filter(|variable| variable.dims() == tensor.dims());
+            let variable = place.ok_or_else(|| refuse(name))?;
             variable.set(&tensor.to_dtype(variable.dtype())?.to_device(variable.device())?)?;
         }
         self.average = copies(&self.network.variables())?;
@@ -342,6 +343,7 @@ mod tests {
         let architecture = Architecture {
             pixels: 8,
             widths: vec![8, 16],
+            blocks: vec![1, 1],
             embedding: 16,
             groups: 4,
             ..Architecture::default()
@@ -372,6 +374,26 @@ mod tests {
                 assert!(*after < 0.75 * before, "{level}: {before} {after}");
             }
         }
+    }
+
+    #[test]
+    fn a_deeper_network_starts_as_the_one_it_grows_from() {
+        let (mut small, images) = training(3);
+        (0..3).for_each(|_| _ = small.step(&images.training).unwrap());
+        let weights = small.averaged().unwrap().tensors().unwrap();
+        let deep = Architecture { blocks: vec![1, 3], ..small.network.architecture().clone() };
+        let grown = |architecture| {
+            let mut grown =
+                Training::new(small.settings.clone(), architecture, small.scaling, &Compute::cpu()).unwrap();
+            grown.start_from(&weights).map(|()| grown)
+        };
+        let losses = |training: &Training| training.held_out_losses(&images.held_out).unwrap();
+        for ((_, deep), (_, small)) in losses(&grown(deep).unwrap()).iter().zip(losses(&small)) {
+            assert!((deep - small).abs() < 1e-5 * small, "{deep} {small}");
+        }
+        let narrow = Architecture { widths: vec![8, 8], ..small.network.architecture().clone() };
+        let refused = grown(narrow).err().unwrap().to_string();
+        assert!(refused.contains("start_from") && refused.contains("widths"), "{refused}");
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub struct Architecture {
     pub patch: usize,
     /// Channels per level; each level halves the resolution.
     pub widths: Vec<usize>,
-    /// Residual blocks per level, on the way down and on the way up.
-    pub blocks: usize,
+    /// Residual blocks of each level, on the way down and again on the way up.
+    pub blocks: Vec<usize>,
     /// Channels of the noise-level embedding.
     pub embedding: usize,
     /// Groups of the normalisation.
@@ -49,7 +49,7 @@ impl Default for Architecture {
             pixels: 64,
             patch: 2,
             widths: vec![32, 64, 128],
-            blocks: 2,
+            blocks: vec![2, 2, 2],
             embedding: 64,
             groups: 8,
             data_std: 0.5,
@@ -76,14 +76,18 @@ impl Architecture {
     /// [`Error::Config`] under `architecture`.
     pub fn validate(&self) -> Result<()> {
         let refuse = |problem: String| Err(Error::config("architecture", problem));
-        let sizes = [self.pixels, self.patch, self.blocks, self.embedding, self.groups];
-        if self.widths.is_empty()
-            || self.widths.len() > 8
-            || sizes.iter().chain(&self.widths).any(|&n| n == 0 || n > 4096)
+        let sizes = [self.pixels, self.patch, self.embedding, self.groups];
+        let levels = self.widths.len();
+        if !(1..=8).contains(&levels)
+            || sizes.iter().chain(&self.widths).chain(&self.blocks).any(|&n| n == 0 || n > 4096)
         {
             return refuse("sizes must lie between 1 and 4096, with at most 8 widths".into());
         }
-        let factor = self.patch << (self.widths.len() - 1);
+        if self.blocks.len() != levels {
+            let problem = format!("blocks has {} entries; give one per level, {levels}", self.blocks.len());
+            return refuse(problem);
+        }
+        let factor = self.patch << (levels - 1);
         if !self.pixels.is_multiple_of(factor) {
             return refuse(format!("{} pixels are not a multiple of {factor}", self.pixels));
         }
@@ -101,7 +105,7 @@ impl Architecture {
     fn down(&self, level: usize) -> Vec<Block> {
         let width = self.widths[level];
         let before = self.widths[level.saturating_sub(1)];
-        (0..self.blocks)
+        (0..self.blocks[level])
             .map(|i| Block {
                 name: format!("down.{level}.{i}"),
                 inputs: if i == 0 { before } else { width },
@@ -113,7 +117,7 @@ impl Architecture {
     /// Residual blocks of a level on the way up; the first sees the skip connection too.
     fn up(&self, level: usize) -> Vec<Block> {
         let width = self.widths[level];
-        (0..self.blocks)
+        (0..self.blocks[level])
             .map(|i| Block {
                 name: format!("up.{level}.{i}"),
                 inputs: if i == 0 { 2 * width } else { width },
@@ -328,7 +332,14 @@ mod tests {
     use crate::tensor::value_and_gradient;
 
     fn tiny() -> Architecture {
-        Architecture { pixels: 8, widths: vec![8, 16], embedding: 8, groups: 4, ..Architecture::default() }
+        Architecture {
+            pixels: 8,
+            widths: vec![8, 16],
+            blocks: vec![2, 2],
+            embedding: 8,
+            groups: 4,
+            ..Architecture::default()
+        }
     }
 
     /// A network whose weights are all random, so that no path is switched off.

@@ -5,10 +5,11 @@ use antumbra::{
     grid::Grid,
     instrument::{
         Forward, Likelihood, Problem,
+        density::Data,
         microscope::{
             Domain, Field, Optics, Psf, Widefield,
             domain::reach,
-            likelihood::{Counts, FixedGaussian, GrowingGaussian, Noise, ShiftedPoisson},
+            likelihood::{FixedGaussian, GrowingGaussian, Noise, Pixels, ShiftedPoisson},
             psf::Recipe,
         },
     },
@@ -146,9 +147,9 @@ fn problems(compute: &Compute) -> Vec<Problem> {
         scaling: Scaling { unit: 6.0, dark: -0.5 },
     };
     vec![
-        problem(Box::new(Counts::new(fixed, &[]).unwrap())),
-        problem(Box::new(Counts::new(growing, &[]).unwrap())),
-        problem(Box::new(Counts::new(poisson, &[]).unwrap())),
+        problem(Box::new(Data::new(Pixels::new(fixed, &[]).unwrap()))),
+        problem(Box::new(Data::new(Pixels::new(growing, &[]).unwrap()))),
+        problem(Box::new(Data::new(Pixels::new(poisson, &[]).unwrap()))),
     ]
 }
 
@@ -273,5 +274,5 @@ fn what_cannot_be_is_refused() {
     assert!(forward.apply(&objects(&cases()[3].0, 1, 1, &compute)).is_err());
     let sigma = vec![1.0; 4];
     let noise = FixedGaussian { data: vec![0.0; 9], sigma: sigma.clone() };
-    assert!(Counts::new(noise, &[("sigma", &sigma)]).is_err());
+    assert!(Pixels::new(noise, &[("sigma", &sigma)]).is_err());
 }

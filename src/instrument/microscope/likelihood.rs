@@ -1,16 +1,13 @@
 //! Noise models of cameras, pixel by pixel.
 //!
-//! Each is written once, on the host in f64, with its slope; [`Counts`] makes it a differentiable [`Likelihood`] of the
-//! expected values `[B, M]` that the forward model returns.
+//! Each is written once, on the host in f64, with its slope; [`Pixels`] makes it a [`Density`] of the expected
+//! values `[B, M]` that the forward model returns.
 
-use std::sync::Arc;
-
-use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, bail};
 use rand_distr::{Distribution, Poisson};
 use rayon::prelude::*;
 
 use super::description::Camera;
-use crate::{Error, Result, instrument::Likelihood, rng::Rng};
+use crate::{Error, Result, instrument::density::Density, rng::Rng};
 
 /// Pixels whose terms are added before the next ones: fixed, so that sums do not depend on the number of threads.
 const CHUNK: usize = 4096;
@@ -185,13 +182,13 @@ fn at(map: &[f64], index: usize) -> f64 {
     if map.len() == 1 { map[0] } else { map[index] }
 }
 
-/// A camera's data as a likelihood of tensors.
-pub struct Counts<N> {
-    noise: Arc<N>,
+/// A noise model of all pixels `[M]` as one density.
+pub struct Pixels<N> {
+    noise: N,
 }
 
-impl<N: Noise> Counts<N> {
-    /// The likelihood of a noise model whose maps (`maps`: name and values) have one value or one per pixel.
+impl<N: Noise> Pixels<N> {
+    /// The density of a noise model whose maps (`maps`: name and values) have one value or one per pixel.
     ///
     /// # Errors
     /// A map of another size, or data or maps with values that are no numbers.
@@ -204,91 +201,45 @@ impl<N: Noise> Counts<N> {
                 return Err(Error::config(*what, format!("pixel {bad} is {}; mend or mask it", map[bad])));
             }
         }
-        Ok(Self { noise: Arc::new(noise) })
-    }
-
-    fn check(&self, predicted: &Tensor) -> Result<()> {
-        match predicted.dims() {
-            &[_, count] if count == self.noise.count() => Ok(()),
-            found => Err(Error::Shape {
-                what: "expected values",
-                expected: vec![0, self.noise.count()],
-                found: found.to_vec(),
-            }),
-        }
-    }
-
-    /// `each` of every expected value, as a tensor like `predicted`.
-    fn map(&self, predicted: &Tensor, mut each: impl FnMut(usize, f64) -> f64) -> Result<Tensor> {
-        self.check(predicted)?;
-        let host =
-            predicted.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-        let count = self.noise.count();
-        let values: Vec<f64> =
-            host.iter().enumerate().map(|(i, expected)| each(i % count, *expected)).collect();
-        let tensor = Tensor::from_vec(values, predicted.shape(), &Device::Cpu)?;
-        Ok(tensor.to_dtype(predicted.dtype())?.to_device(predicted.device())?)
+        Ok(Self { noise })
     }
 }
 
-impl<N: Noise> Likelihood for Counts<N> {
-    fn name(&self) -> &'static str {
-        N::NAME
-    }
+impl<N: Noise> Density for Pixels<N> {
+    const NAME: &'static str = N::NAME;
+    const SINGULAR: bool = false;
 
     fn count(&self) -> usize {
         self.noise.count()
     }
 
-    fn log_prob(&self, predicted: &Tensor) -> Result<Tensor> {
-        self.check(predicted)?;
-        let host = predicted.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.contiguous()?;
-        let value = host.apply_op1(LogProb { noise: self.noise.clone() })?;
-        Ok(value.to_dtype(predicted.dtype())?.to_device(predicted.device())?)
+    fn prediction(&self) -> Vec<usize> {
+        vec![self.noise.count()]
     }
 
-    fn residuals(&self, predicted: &Tensor) -> Result<Tensor> {
-        self.map(predicted, |index, expected| self.noise.residual(index, expected))
-    }
-
-    fn draw(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Tensor> {
-        self.map(predicted, |index, expected| self.noise.draw(index, expected, rng))
-    }
-}
-
-/// The summed log probability of each batch element as a tensor operation, `[B, M]` to `[B]`, f64 on the CPU.
-struct LogProb<N> {
-    noise: Arc<N>,
-}
-
-impl<N: Noise> CustomOp1 for LogProb<N> {
-    fn name(&self) -> &'static str {
-        N::NAME
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (Some((start, end)), CpuStorage::F64(values)) = (layout.contiguous_offsets(), storage) else {
-            bail!("{} needs contiguous f64 values", N::NAME)
+    fn log_prob(&self, predicted: &[f64]) -> (f64, Vec<f64>) {
+        let chunk = |(number, chunk): (usize, &[f64])| -> (f64, Vec<f64>) {
+            let terms = chunk.iter().enumerate();
+            let terms = terms.map(|(i, expected)| self.noise.log_prob(number * CHUNK + i, *expected));
+            let (values, slopes): (Vec<f64>, Vec<f64>) = terms.unzip();
+            (values.iter().sum(), slopes)
         };
-        let sum = |row: &[f64]| -> f64 {
-            let chunk = |(index, chunk): (usize, &[f64])| -> f64 {
-                let terms = chunk.iter().enumerate();
-                terms.map(|(i, expected)| self.noise.log_prob(index * CHUNK + i, *expected).0).sum()
-            };
-            row.par_chunks(CHUNK).enumerate().map(chunk).collect::<Vec<f64>>().iter().sum()
-        };
-        let sums: Vec<f64> = values[start..end].chunks_exact(self.noise.count()).map(sum).collect();
-        let shape = Shape::from(sums.len());
-        Ok((CpuStorage::F64(sums), shape))
+        let (sums, slopes): (Vec<f64>, Vec<Vec<f64>>) =
+            predicted.par_chunks(CHUNK).enumerate().map(chunk).unzip();
+        (sums.iter().sum(), slopes.concat())
     }
 
-    fn bwd(&self, arg: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let values = arg.flatten_all()?.to_vec1::<f64>()?;
-        let outer = gradient.to_vec1::<f64>()?;
-        let count = self.noise.count();
-        let slope =
-            |(i, expected): (usize, &f64)| outer[i / count] * self.noise.log_prob(i % count, *expected).1;
-        let slopes: Vec<f64> = values.par_iter().enumerate().map(slope).collect();
-        Ok(Some(Tensor::from_vec(slopes, arg.shape(), &Device::Cpu)?))
+    fn residuals(&self, predicted: &[f64]) -> Vec<f64> {
+        predicted.iter().enumerate().map(|(i, expected)| self.noise.residual(i, *expected)).collect()
+    }
+
+    fn chi2(&self, predicted: &[f64]) -> f64 {
+        let squares =
+            predicted.iter().enumerate().map(|(i, expected)| self.noise.residual(i, *expected).powi(2));
+        squares.sum::<f64>() / self.noise.count() as f64
+    }
+
+    fn draw(&self, predicted: &[f64], rng: &mut Rng) -> Vec<f64> {
+        predicted.iter().enumerate().map(|(i, expected)| self.noise.draw(i, *expected, rng)).collect()
     }
 }

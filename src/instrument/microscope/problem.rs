@@ -7,14 +7,14 @@ use super::{
     Domain, Field, Microscope, Psf, Widefield,
     background::{self, Shape},
     domain::reach,
-    likelihood::{Counts, FixedGaussian, GrowingGaussian, ShiftedPoisson},
+    likelihood::{FixedGaussian, GrowingGaussian, Pixels, ShiftedPoisson},
     noise::{NoiseEstimate, Verdict},
 };
 use crate::{
     Error, Result,
     compute::Compute,
     grid::Grid,
-    instrument::{Likelihood, Problem},
+    instrument::{Likelihood, Problem, density::Data},
     prior::Scaling,
 };
 
@@ -203,17 +203,18 @@ impl Choice {
     fn likelihood(&self, data: Vec<f64>) -> Result<Box<dyn Likelihood>> {
         Ok(match self {
             Self::Fixed(measured) => {
-                Box::new(Counts::new(FixedGaussian { data, sigma: vec![measured.sigma] }, &[])?)
+                Box::new(Data::new(Pixels::new(FixedGaussian { data, sigma: vec![measured.sigma] }, &[])?))
             }
             Self::Growing(NoiseEstimate { line, groups, .. }) => {
                 let least = groups.first().map_or(1.0, |group| group[1]);
                 let noise =
                     GrowingGaussian { data, slope: vec![line.slope], floor: vec![line.intercept], least };
-                Box::new(Counts::new(noise, &[])?)
+                Box::new(Data::new(Pixels::new(noise, &[])?))
             }
-            Self::Poisson(variance) => {
-                Box::new(Counts::new(ShiftedPoisson { data, read_variance: vec![*variance] }, &[])?)
-            }
+            Self::Poisson(variance) => Box::new(Data::new(Pixels::new(
+                ShiftedPoisson { data, read_variance: vec![*variance] },
+                &[],
+            )?)),
         })
     }
 }

@@ -6,13 +6,16 @@ use super::{
     Observation, Visibility,
     average::{Average, add_systematic, average},
     fourier::{Fourier, Pulse},
-    likelihood::{Amplitude, ClosurePhase, ComplexVisibility, Data, LogClosureAmplitude, TotalFlux},
+    likelihood::{
+        Amplitude, Centroid, ClosurePhase, ComplexVisibility, LogClosureAmplitude, Product, TotalFlux,
+        Visibilities, short_spacings,
+    },
 };
 use crate::{
     Error, Result,
     compute::Compute,
     grid::Grid,
-    instrument::{Likelihood, Problem},
+    instrument::{Likelihood, Problem, density::Data},
     prior::Scaling,
     units::{self, Angle, MICROARCSECOND},
 };
@@ -35,6 +38,8 @@ pub enum DataProduct {
     LogClosureAmplitude,
     /// Total flux density of the image.
     Flux,
+    /// Centroid of the image at the centre of the field: a convention, since closures leave the position free.
+    Centroid,
 }
 
 /// What becomes of intra-site baselines.
@@ -53,7 +58,7 @@ pub enum IntraSite {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Vlbi {
-    /// Data products that are fitted. Default: both closures and the flux.
+    /// Data products that are fitted. Default: both closures, the flux and the centroid.
     pub data: Vec<DataProduct>,
     /// Averaging in time. Default: scans.
     pub average: Average,
@@ -68,6 +73,8 @@ pub struct Vlbi {
     pub flux: Option<units::Flux>,
     /// Standard deviation of that flux density, for example `0.1 Jy`.
     pub flux_sigma: Option<units::Flux>,
+    /// Standard deviation of the centroid along each axis, fraction of the field of view. Default: 0.02.
+    pub centroid_sigma: f64,
     /// Brightness between pixel centres. Default: triangle.
     pub pulse: Pulse,
     /// Field of view. Default: `160 uas`.
@@ -79,13 +86,19 @@ pub struct Vlbi {
 impl Default for Vlbi {
     fn default() -> Self {
         Self {
-            data: vec![DataProduct::ClosurePhase, DataProduct::LogClosureAmplitude, DataProduct::Flux],
+            data: vec![
+                DataProduct::ClosurePhase,
+                DataProduct::LogClosureAmplitude,
+                DataProduct::Flux,
+                DataProduct::Centroid,
+            ],
             average: Average::Scan,
             systematic: 0.02,
             intra_site: IntraSite::Exclude,
             snr_cut: 3.0,
             flux: None,
             flux_sigma: None,
+            centroid_sigma: 0.02,
             pulse: Pulse::Triangle,
             fov: Angle(160.0 * MICROARCSECOND),
             pixels: 64,
@@ -150,6 +163,14 @@ impl Vlbi {
         }
     }
 
+    fn centroid_sigma(&self) -> Result<f64> {
+        let sigma = self.centroid_sigma;
+        match (1e-3..=1.0).contains(&sigma) {
+            true => Ok(sigma),
+            false => Err(Error::config("vlbi.centroid_sigma", format!("{sigma} is not within 0.001 to 1"))),
+        }
+    }
+
     /// Flux density of the compact source.
     ///
     /// Without a setting: 0.6 +- 0.1 Jy for M87, a wide bracket of what horizon-scale models of its 2017 data take, since
@@ -202,7 +223,7 @@ fn intra_site_flux(observation: &Observation) -> Result<Flux> {
 /// The posterior's problem of `observation` for a prior whose images are fractions of the total flux.
 ///
 /// `prior` maps the prior's network unit to flux fraction per pixel; the problem's scaling goes on to Jy/pixel with the
-/// compact flux. The forward model holds the fitted visibilities and, last, the zero spacing.
+/// compact flux. The forward model holds the fitted visibilities and, last, the short spacings.
 ///
 /// # Errors
 /// Settings out of range, data that a product cannot be formed from, or no device memory.
@@ -215,19 +236,25 @@ pub fn problem(
     let flux = settings.compact_flux(observation)?;
     let fitted = settings.fitted(observation)?;
     let mut uv: Vec<_> = fitted.visibilities.iter().map(|row| [row.u, row.v]).collect();
-    uv.push([0.0, 0.0]);
+    uv.extend(short_spacings(settings.fov.0));
     let likelihood = |product: &DataProduct| -> Result<Box<dyn Likelihood>> {
         let rows = &fitted.visibilities;
         Ok(match product {
-            DataProduct::Visibility => Box::new(Data::new(ComplexVisibility::new(rows))),
-            DataProduct::Amplitude => Box::new(Data::new(Amplitude::new(rows))),
-            DataProduct::ClosurePhase => Box::new(Data::new(ClosurePhase::new(&fitted, settings.snr_cut)?)),
+            DataProduct::Visibility => measured(ComplexVisibility::new(rows)),
+            DataProduct::Amplitude => measured(Amplitude::new(rows)),
+            DataProduct::ClosurePhase => measured(ClosurePhase::new(&fitted, settings.snr_cut)?),
             DataProduct::LogClosureAmplitude => {
-                Box::new(Data::new(LogClosureAmplitude::new(&fitted, settings.snr_cut)?))
+                measured(LogClosureAmplitude::new(&fitted, settings.snr_cut)?)
             }
             DataProduct::Flux => {
-                Box::new(Data::new(TotalFlux { flux: flux.value, sigma: flux.sigma, spacings: rows.len() }))
+                measured(TotalFlux { flux: flux.value, sigma: flux.sigma, spacings: rows.len() })
             }
+            DataProduct::Centroid => measured(Centroid {
+                flux: flux.value,
+                position: [0.0, 0.0],
+                sigma: settings.centroid_sigma()?,
+                spacings: rows.len(),
+            }),
         })
     };
     if settings.data.is_empty() {
@@ -239,4 +266,8 @@ pub fn problem(
         likelihoods,
         scaling: Scaling { unit: flux.value * prior.unit, dark: prior.dark },
     })
+}
+
+fn measured(product: impl Product) -> Box<dyn Likelihood> {
+    Box::new(Data::new(Visibilities(product)))
 }

@@ -12,7 +12,7 @@ pub struct TotalFlux {
     pub flux: f64,
     /// Its standard deviation, Jy.
     pub sigma: f64,
-    /// Number of visibilities before the zero spacing.
+    /// Number of visibilities of the observation; the zero spacing follows.
     pub spacings: usize,
 }
 
@@ -31,7 +31,7 @@ impl Product for TotalFlux {
     }
 
     fn visibilities(&self) -> usize {
-        self.spacings + 1
+        self.spacings
     }
 
     fn log_prob(&self, model: &[Complex64], gradient: &mut [Complex64]) -> f64 {
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn gradient_and_draws_fit_the_density() {
-        let model = [Complex64::new(0.2, 0.1), Complex64::new(0.55, 0.0)];
+        let model = [[0.2, 0.1], [0.55, 0.0], [0.5, 0.1], [0.5, 0.0]].map(|[re, im]| Complex64::new(re, im));
         let with = |data: Option<&[f64]>| TotalFlux {
             flux: data.map_or(0.6, |data| data[0]),
             sigma: 0.1,

@@ -1,33 +1,46 @@
 //! Likelihoods of the interferometer's data products, all of the same model visibilities.
 //!
-//! Each product is written once, on the host in f64, with its analytic gradient; [`Data`] makes it a differentiable
-//! [`Likelihood`] of the tensor `[B, M + 1, 2]` that the forward model returns: M visibilities in the order of the
-//! observation and, last, the one at zero spacing.
+//! Each product is written once, on the host in f64, with its analytic gradient; [`Visibilities`] makes
+//! it a [`Density`] of the tensor `[B, M + 3, 2]` that the forward model returns: M visibilities in the order of the
+//! observation and, last, those at the [`short_spacings`].
 
 mod bessel;
+mod centroid;
 mod closures;
 mod flux;
 mod visibility;
 
-use std::sync::Arc;
+use std::f64::consts::PI;
 
-use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, bail};
-use rayon::prelude::*;
 use rustfft::num_complex::Complex64;
 
 pub use self::{
+    centroid::Centroid,
     closures::{ClosurePhase, LogClosureAmplitude, wrap},
     flux::TotalFlux,
     visibility::{Amplitude, ComplexVisibility},
 };
-use crate::{Error, Result, instrument::Likelihood, rng::Rng};
+use crate::{instrument::density::Density, rng::Rng};
 
 /// Model amplitudes are softened below this, Jy, so that a dark image has finite phases and log amplitudes.
 const FAINTEST: f64 = 1e-9;
 
+/// Spacings that follow those of the observation in every model: see [`short_spacings`].
+pub const SHORT_SPACINGS: usize = 3;
+
+/// Phase of a source at the edge of the field at the two short spacings, radians: nearly linear in the position.
+const EDGE_PHASE: f64 = 0.25;
+
+/// Spacings (u, v) in wavelengths that hold an image's flux and centroid: zero, one along u and one along v, at which
+/// a field of view of `fov` radians spans half a radian.
+pub fn short_spacings(fov: f64) -> [[f64; 2]; SHORT_SPACINGS] {
+    let short = EDGE_PHASE / (PI * fov);
+    [[0.0, 0.0], [short, 0.0], [0.0, short]]
+}
+
 /// One data product: a density of the measured data given the model visibilities of one image.
 ///
-/// `model` holds the visibilities in the order of the observation and the zero spacing last.
+/// `model` holds the visibilities in the order of the observation, then those at the [`short_spacings`].
 pub trait Product: Send + Sync + 'static {
     /// Name as in `diagnostics.json`.
     const NAME: &'static str;
@@ -37,7 +50,7 @@ pub trait Product: Send + Sync + 'static {
     /// Number of real, independent data.
     fn count(&self) -> usize;
 
-    /// Number of visibilities that the model must hold, zero spacing included.
+    /// Number of visibilities of the observation.
     fn visibilities(&self) -> usize;
 
     /// Log probability of the data, nats, up to a constant; its derivatives by the real and imaginary part of each
@@ -54,126 +67,43 @@ pub trait Product: Send + Sync + 'static {
     fn draw(&self, model: &[Complex64], rng: &mut Rng) -> Vec<f64>;
 }
 
-/// A product as a likelihood of tensors.
-pub struct Data<P> {
-    product: Arc<P>,
-}
+/// A product as a density of the real and imaginary parts `[M + 3, 2]` of the model.
+pub struct Visibilities<P>(pub P);
 
-impl<P: Product> Data<P> {
-    /// The likelihood of `product`.
-    pub fn new(product: P) -> Self {
-        Self { product: Arc::new(product) }
-    }
-
-    /// Host visibilities of each batch element.
-    fn host(&self, predicted: &Tensor) -> Result<Vec<Vec<Complex64>>> {
-        self.check(predicted)?;
-        let rows = predicted.to_dtype(DType::F64)?.to_vec3::<f64>()?;
-        Ok(rows
-            .into_iter()
-            .map(|row| row.iter().map(|pair| Complex64::new(pair[0], pair[1])).collect())
-            .collect())
-    }
-
-    fn check(&self, predicted: &Tensor) -> Result<()> {
-        let rows = self.product.visibilities();
-        match predicted.dims() {
-            &[_, m, 2] if m == rows => Ok(()),
-            found => Err(Error::Shape {
-                what: "model visibilities",
-                expected: vec![0, rows, 2],
-                found: found.to_vec(),
-            }),
-        }
-    }
-
-    /// A tensor like `predicted` from one row of values per batch element.
-    fn tensor(&self, rows: Vec<Vec<f64>>, predicted: &Tensor) -> Result<Tensor> {
-        let shape = (rows.len(), rows.first().map_or(0, Vec::len));
-        let tensor = Tensor::from_vec(rows.concat(), shape, &Device::Cpu)?;
-        Ok(tensor.to_dtype(predicted.dtype())?.to_device(predicted.device())?)
-    }
-}
-
-impl<P: Product> Likelihood for Data<P> {
-    fn name(&self) -> &'static str {
-        P::NAME
-    }
+impl<P: Product> Density for Visibilities<P> {
+    const NAME: &'static str = P::NAME;
+    const SINGULAR: bool = P::SINGULAR;
 
     fn count(&self) -> usize {
-        self.product.count()
+        self.0.count()
     }
 
-    fn log_prob(&self, predicted: &Tensor) -> Result<Tensor> {
-        self.check(predicted)?;
-        let host = predicted.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.contiguous()?;
-        let value = host.apply_op1(LogProb { product: self.product.clone() })?;
-        Ok(value.to_dtype(predicted.dtype())?.to_device(predicted.device())?)
+    fn prediction(&self) -> Vec<usize> {
+        vec![self.0.visibilities() + SHORT_SPACINGS, 2]
     }
 
-    fn residuals(&self, predicted: &Tensor) -> Result<Tensor> {
-        let rows = self.host(predicted)?.iter().map(|model| self.product.residuals(model)).collect();
-        self.tensor(rows, predicted)
+    fn log_prob(&self, predicted: &[f64]) -> (f64, Vec<f64>) {
+        let model = complex(predicted);
+        let mut gradient = vec![Complex64::ZERO; model.len()];
+        let value = self.0.log_prob(&model, &mut gradient);
+        (value, gradient.into_iter().flat_map(|slope| [slope.re, slope.im]).collect())
     }
 
-    fn chi2(&self, predicted: &Tensor) -> Result<Tensor> {
-        let rows = self.host(predicted)?.iter().map(|model| vec![self.product.chi2(model)]).collect();
-        Ok(self.tensor(rows, predicted)?.flatten_all()?)
+    fn residuals(&self, predicted: &[f64]) -> Vec<f64> {
+        self.0.residuals(&complex(predicted))
     }
 
-    fn draw(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Tensor> {
-        let rows = self.host(predicted)?.iter().map(|model| self.product.draw(model, rng)).collect();
-        self.tensor(rows, predicted)
+    fn chi2(&self, predicted: &[f64]) -> f64 {
+        self.0.chi2(&complex(predicted))
     }
 
-    fn is_singular(&self) -> bool {
-        P::SINGULAR
+    fn draw(&self, predicted: &[f64], rng: &mut Rng) -> Vec<f64> {
+        self.0.draw(&complex(predicted), rng)
     }
 }
 
-/// [`Product::log_prob`] of each batch element as a tensor operation, `[B, M + 1, 2]` to `[B]`, f64 on the CPU.
-struct LogProb<P> {
-    product: Arc<P>,
-}
-
-impl<P: Product> LogProb<P> {
-    /// Value and gradient of each batch element; the elements are independent, so threads cannot change a bit.
-    fn evaluate(&self, values: &[f64]) -> Vec<(f64, Vec<Complex64>)> {
-        let evaluate = |row: &[f64]| {
-            let model: Vec<Complex64> =
-                row.chunks_exact(2).map(|pair| Complex64::new(pair[0], pair[1])).collect();
-            let mut gradient = vec![Complex64::ZERO; model.len()];
-            let value = self.product.log_prob(&model, &mut gradient);
-            (value, gradient)
-        };
-        values.par_chunks_exact(2 * self.product.visibilities()).map(evaluate).collect()
-    }
-}
-
-impl<P: Product> CustomOp1 for LogProb<P> {
-    fn name(&self) -> &'static str {
-        P::NAME
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (Some((start, end)), CpuStorage::F64(values)) = (layout.contiguous_offsets(), storage) else {
-            bail!("{} needs contiguous f64 visibilities", P::NAME)
-        };
-        let values: Vec<f64> =
-            self.evaluate(&values[start..end]).into_iter().map(|(value, _)| value).collect();
-        let shape = Shape::from(values.len());
-        Ok((CpuStorage::F64(values), shape))
-    }
-
-    fn bwd(&self, arg: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let values = arg.flatten_all()?.to_vec1::<f64>()?;
-        let outer = gradient.to_vec1::<f64>()?;
-        let rows = self.evaluate(&values).into_iter().zip(outer);
-        let scaled = |((_, row), outer): ((f64, Vec<Complex64>), f64)| {
-            row.into_iter().flat_map(move |value| [value.re * outer, value.im * outer])
-        };
-        Ok(Some(Tensor::from_vec(rows.flat_map(scaled).collect(), arg.shape(), &Device::Cpu)?))
-    }
+fn complex(pairs: &[f64]) -> Vec<Complex64> {
+    pairs.chunks_exact(2).map(|pair| Complex64::new(pair[0], pair[1])).collect()
 }
 
 #[cfg(test)]

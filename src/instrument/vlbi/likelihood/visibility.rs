@@ -27,7 +27,7 @@ impl Product for ComplexVisibility {
     }
 
     fn visibilities(&self) -> usize {
-        self.data.len() + 1
+        self.data.len()
     }
 
     fn log_prob(&self, model: &[Complex64], gradient: &mut [Complex64]) -> f64 {
@@ -84,7 +84,7 @@ impl Product for Amplitude {
     }
 
     fn visibilities(&self) -> usize {
-        self.data.len() + 1
+        self.data.len()
     }
 
     fn log_prob(&self, model: &[Complex64], gradient: &mut [Complex64]) -> f64 {

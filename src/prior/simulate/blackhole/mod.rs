@@ -80,15 +80,13 @@ impl Simulator {
         let mut rng = self.rng.stream("training image", index);
         let settings = &self.settings;
         let raster = Raster::draw(settings, self.pixels, &mut rng);
-        let brightness = self.source(self.kind(index), raster.diameter, &mut rng);
+        let brightness = self.source(self.kind(index), &raster, &mut rng);
         let mut image = raster.image(&brightness);
         normalise(&mut image, 1.0);
         if rng.uniform() < settings.halo_share {
             self.add_halo(&mut image, &raster, &mut rng);
         }
-        let blurred = rng.uniform() < settings.blur_share;
-        let blur = if blurred { settings.blur_fwhm.uniform(&mut rng) } else { settings.least_blur };
-        raster::blur(&mut image, self.pixels, blur * self.pixels as f64);
+        let mut image = raster.develop(image);
         self.widen(&mut image);
         normalise(&mut image, (settings.flux_jitter * rng.normal()).exp());
         image
@@ -110,15 +108,15 @@ impl Simulator {
         }
     }
 
-    /// The brightness of a source with the given diameter (of the shadow, fraction of the field of view) as a function
-    /// of position in units of that diameter.
-    fn source(&self, kind: Kind, diameter: f64, rng: &mut Rng) -> Brightness {
+    /// The brightness of a source as a function of position in units of its diameter (the shadow's for a flow).
+    fn source(&self, kind: Kind, raster: &Raster, rng: &mut Rng) -> Brightness {
         match kind {
             Kind::Flow => {
                 let flow = Flow::draw(&self.settings.flow, rng);
                 let scale = 2.0 * SHADOW_RADIUS;
-                let pixel = scale / (diameter * self.pixels as f64);
-                let outer = (pixel * self.pixels as f64).min(OUTERMOST);
+                let field = scale / raster.diameter;
+                let pixel = field / self.pixels as f64;
+                let outer = (field * raster.extent()).min(OUTERMOST);
                 let polar = PolarImage::of(pixel, outer, |alpha, beta| flow.intensity(alpha, beta, outer));
                 Box::new(move |x, y| polar.at(scale * x, scale * y))
             }

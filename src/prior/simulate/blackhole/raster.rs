@@ -90,39 +90,65 @@ pub(super) struct Raster {
     centre: [f64; 2],
     angle: f64,
     mirrored: bool,
+    /// Full width at half maximum of the blur, pixels.
+    blur: f64,
+    /// Pixels around the field whose light the blur may carry into it.
+    margin: usize,
 }
 
 impl Raster {
-    /// Draws size, place, orientation (uniform) and handedness (the view from below the equator is the mirror image of
-    /// the one from above).
+    /// Draws size, place, orientation (uniform), handedness (the view from below the equator is the mirror image of
+    /// the one from above) and blur.
     pub(super) fn draw(settings: &Settings, pixels: usize, rng: &mut Rng) -> Self {
         let wide = rng.uniform() < settings.wide_offset_share;
         let offset = if wide { settings.wide_offset } else { settings.offset };
+        let blurred = rng.uniform() < settings.blur_share;
+        let fwhm = if blurred { settings.blur_fwhm.uniform(rng) } else { settings.least_blur };
+        let blur = fwhm * pixels as f64;
         Self {
             pixels,
             diameter: settings.diameter.log_uniform(rng),
             centre: [offset * rng.normal(), offset * rng.normal()],
             angle: TAU * rng.uniform(),
             mirrored: rng.uniform() < 0.5,
+            blur,
+            margin: blur.ceil() as usize,
         }
     }
 
-    /// Pixels of a brightness given in units of the source's diameter; light outside the field is lost.
+    /// Width of the field and its margins, fields of view.
+    pub(super) fn extent(&self) -> f64 {
+        self.side() as f64 / self.pixels as f64
+    }
+
+    fn side(&self) -> usize {
+        self.pixels + 2 * self.margin
+    }
+
+    /// Pixels of the field and its margins for a brightness given in units of the source's diameter.
     pub(super) fn image(&self, brightness: &dyn Fn(f64, f64) -> f64) -> Vec<f64> {
         let (sin, cos) = self.angle.sin_cos();
-        let points = self.pixels * SUBPIXELS;
-        let offset = |i: usize| (i as f64 + 0.5) / points as f64 - 0.5;
-        let mut image = vec![0.0; self.pixels * self.pixels];
+        let side = self.side();
+        let points = side * SUBPIXELS;
+        let offset = |i: usize| ((i as f64 + 0.5) / points as f64 - 0.5) * self.extent();
+        let mut image = vec![0.0; side * side];
         for row in 0..points {
             for column in 0..points {
                 let (west, north) = (offset(column) - self.centre[0], -offset(row) - self.centre[1]);
                 let x = (west * cos + north * sin) / self.diameter;
                 let y = (north * cos - west * sin) / self.diameter;
                 let y = if self.mirrored { -y } else { y };
-                image[row / SUBPIXELS * self.pixels + column / SUBPIXELS] += brightness(x, y);
+                image[row / SUBPIXELS * side + column / SUBPIXELS] += brightness(x, y);
             }
         }
         image
+    }
+
+    /// Blurs an image of the field and its margins and cuts the margins off.
+    pub(super) fn develop(&self, mut image: Vec<f64>) -> Vec<f64> {
+        blur(&mut image, self.side(), self.blur);
+        let rows = image.chunks_exact(self.side()).skip(self.margin).take(self.pixels);
+        rows.flat_map(|row| &row[self.margin..self.margin + self.pixels]).copied().collect()
     }
 }
 
@@ -144,5 +170,20 @@ pub(super) fn blur(image: &mut [f64], pixels: usize, fwhm: f64) {
                     kernel[0] * row[j] + (1..=reach).map(|k| kernel[k] * near(k)).sum::<f64>();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_even_sky_stays_even_up_to_the_edge() {
+        let settings = Settings { blur_share: 1.0, ..Settings::default() };
+        let raster = Raster::draw(&settings, 32, &mut Rng::new(2));
+        let image = raster.develop(raster.image(&|_, _| 1.0));
+        assert_eq!(image.len(), 32 * 32);
+        let (least, most) = image.iter().fold((f64::MAX, 0.0), |(a, b), v| (v.min(a), v.max(b)));
+        assert!(least > 0.95 * most, "{least} {most}");
     }
 }

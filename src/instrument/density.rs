@@ -1,0 +1,134 @@
+//! Densities of measured data, written on the host in f64 with their gradients, as likelihoods of tensors.
+
+use std::sync::{Arc, OnceLock};
+
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use super::Likelihood;
+use crate::{Error, Result, rng::Rng};
+
+/// The density of one data product given what the forward model predicts for one image.
+pub trait Density: Send + Sync + 'static {
+    /// Name as in `diagnostics.json`.
+    const NAME: &'static str;
+    /// True where the gradient is unbounded somewhere; see [`Likelihood::is_singular`].
+    const SINGULAR: bool;
+
+    /// Number of real, independent data.
+    fn count(&self) -> usize;
+
+    /// Shape of one image's prediction: `[M]`, or `[M, 2]` for real and imaginary parts.
+    fn prediction(&self) -> Vec<usize>;
+
+    /// Log probability of the data, nats, up to a constant, and its gradient by each predicted value.
+    fn log_prob(&self, predicted: &[f64]) -> (f64, Vec<f64>);
+
+    /// Whitened residuals, one per datum.
+    fn residuals(&self, predicted: &[f64]) -> Vec<f64>;
+
+    /// Chi-square per datum by the field's usual definition.
+    fn chi2(&self, predicted: &[f64]) -> f64;
+
+    /// Data drawn from the density around `predicted`.
+    fn draw(&self, predicted: &[f64], rng: &mut Rng) -> Vec<f64>;
+}
+
+/// Measured data: a [`Density`] as a differentiable [`Likelihood`].
+pub struct Data<D> {
+    density: Arc<D>,
+}
+
+impl<D: Density> Data<D> {
+    /// The likelihood of `density`.
+    pub fn new(density: D) -> Self {
+        Self { density: Arc::new(density) }
+    }
+
+    /// A prediction `[B, ..]` in f64 on the host.
+    fn host(&self, predicted: &Tensor) -> Result<Tensor> {
+        let shape = self.density.prediction();
+        if predicted.rank() != shape.len() + 1 || predicted.dims()[1..] != shape {
+            let expected = [vec![0], shape].concat();
+            return Err(Error::Shape { what: "predicted data", expected, found: predicted.dims().to_vec() });
+        }
+        Ok(predicted.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.contiguous()?)
+    }
+
+    /// What `each` makes of every image's prediction, one row per image, as a tensor like `predicted`.
+    fn rows(&self, predicted: &Tensor, each: impl FnMut(&[f64]) -> Vec<f64>) -> Result<Tensor> {
+        let values = self.host(predicted)?.flatten_all()?.to_vec1::<f64>()?;
+        let size = self.density.prediction().iter().product();
+        let rows: Vec<Vec<f64>> = values.chunks_exact(size).map(each).collect();
+        let shape = (rows.len(), rows.first().map_or(0, Vec::len));
+        let tensor = Tensor::from_vec(rows.concat(), shape, &Device::Cpu)?;
+        Ok(tensor.to_dtype(predicted.dtype())?.to_device(predicted.device())?)
+    }
+}
+
+impl<D: Density> Likelihood for Data<D> {
+    fn name(&self) -> &'static str {
+        D::NAME
+    }
+
+    fn count(&self) -> usize {
+        self.density.count()
+    }
+
+    fn log_prob(&self, predicted: &Tensor) -> Result<Tensor> {
+        let op = LogProb { density: self.density.clone(), gradient: OnceLock::new() };
+        let value = self.host(predicted)?.apply_op1(op)?;
+        Ok(value.to_dtype(predicted.dtype())?.to_device(predicted.device())?)
+    }
+
+    fn residuals(&self, predicted: &Tensor) -> Result<Tensor> {
+        self.rows(predicted, |predicted| self.density.residuals(predicted))
+    }
+
+    fn chi2(&self, predicted: &Tensor) -> Result<Tensor> {
+        Ok(self.rows(predicted, |predicted| vec![self.density.chi2(predicted)])?.flatten_all()?)
+    }
+
+    fn draw(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Tensor> {
+        self.rows(predicted, |predicted| self.density.draw(predicted, rng))
+    }
+
+    fn is_singular(&self) -> bool {
+        D::SINGULAR
+    }
+}
+
+/// [`Density::log_prob`] of each batch element as a tensor operation, `[B, ..]` to `[B]`, f64 on the CPU.
+struct LogProb<D> {
+    density: Arc<D>,
+    /// Gradient by all predicted values, kept from the forward pass for the backward pass.
+    gradient: OnceLock<Vec<f64>>,
+}
+
+impl<D: Density> CustomOp1 for LogProb<D> {
+    fn name(&self) -> &'static str {
+        D::NAME
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (Some((start, end)), CpuStorage::F64(values)) = (layout.contiguous_offsets(), storage) else {
+            bail!("{} needs contiguous f64 predictions", D::NAME)
+        };
+        let size = self.density.prediction().iter().product();
+        let rows = values[start..end].par_chunks_exact(size);
+        let (values, gradients): (Vec<f64>, Vec<Vec<f64>>) =
+            rows.map(|predicted| self.density.log_prob(predicted)).unzip();
+        let shape = Shape::from(values.len());
+        if self.gradient.set(gradients.concat()).is_err() {
+            bail!("{} was evaluated twice", D::NAME)
+        }
+        Ok((CpuStorage::F64(values), shape))
+    }
+
+    fn bwd(&self, arg: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let Some(kept) = self.gradient.get() else { bail!("{} was not evaluated", D::NAME) };
+        let kept = Tensor::from_slice(kept, arg.shape(), &Device::Cpu)?;
+        let outer = (1..arg.rank()).try_fold(gradient.clone(), |outer, _| outer.unsqueeze(outer.rank()))?;
+        Ok(Some(kept.broadcast_mul(&outer)?))
+    }
+}
