@@ -102,11 +102,44 @@ pub struct Gibbs {
     settings: GibbsSettings,
     round: usize,
     start: Tensor,
+    cycle: Cycle,
+    kept: Thinning,
+}
+
+/// What the chains carry from round to round of one cycle.
+#[derive(Debug)]
+struct Cycle {
     x: Tensor,
+    /// The last z; none before the first round.
     point: Option<Point>,
     steps: StepSizes,
     fits: Fits,
-    kept: Thinning,
+}
+
+impl Cycle {
+    /// All chains at the start images `[K, Z, Y, X]`.
+    fn new(start: &Tensor, settings: &GibbsSettings) -> Result<Self> {
+        let chains = start.dim(0)?;
+        Ok(Self {
+            x: start.clone(),
+            point: None,
+            steps: StepSizes::new(chains, 0.1, QUARTER_TURN / 2.0, settings.acceptance),
+            fits: Fits::new(chains),
+        })
+    }
+
+    /// Replaces lost chains by copies of the others.
+    fn restart(&mut self, lost: &[bool], rng: &mut Rng) -> Result<()> {
+        let sources = restart::replacements(lost, rng);
+        let index = restart::index(&sources, &self.x)?;
+        self.x = self.x.index_select(&index, 0)?;
+        if let Some(point) = &self.point {
+            self.point = Some(point.index_select(&index)?);
+        }
+        self.steps.copy_from(&sources);
+        self.fits.copy_from(&sources);
+        Ok(())
+    }
 }
 
 impl Gibbs {
@@ -128,12 +161,10 @@ impl Gibbs {
         if !(0.0..1.0).contains(&settings.acceptance) {
             return wrong("acceptance", "must lie between 0 and 1; use 0.8");
         }
-        let chains = start.dim(0)?;
-        let steps = first_steps(chains, &settings);
-        let fits = Fits::new(chains);
+        let cycle = Cycle::new(&start, &settings)?;
         let end = settings.anneal + settings.rounds;
         let kept = Thinning::new(settings.anneal + settings.rounds / 4, end, settings.draws);
-        Ok(Self { settings, round: 0, x: start.clone(), start, point: None, steps, fits, kept })
+        Ok(Self { settings, round: 0, start, cycle, kept })
     }
 
     /// Rounds of a cycle.
@@ -145,29 +176,6 @@ impl Gibbs {
     fn level(&self, round: usize, prior: &dyn Denoiser) -> f64 {
         prior.data_std() * self.settings.level(round)
     }
-
-    /// Takes all chains back to the start images.
-    fn begin_cycle(&mut self) -> Result<()> {
-        let chains = self.start.dim(0)?;
-        self.x = self.start.clone();
-        self.point = None;
-        self.steps = first_steps(chains, &self.settings);
-        self.fits = Fits::new(chains);
-        Ok(())
-    }
-
-    /// Replaces lost chains by copies of the others.
-    fn restart(&mut self, lost: &[bool], rng: &mut Rng) -> Result<()> {
-        let sources = restart::replacements(lost, rng);
-        let index = restart::index(&sources, &self.x)?;
-        self.x = self.x.index_select(&index, 0)?;
-        if let Some(point) = &self.point {
-            self.point = Some(point.index_select(&index)?);
-        }
-        self.steps.copy_from(&sources);
-        self.fits.copy_from(&sources);
-        Ok(())
-    }
 }
 
 impl Solver for Gibbs {
@@ -178,41 +186,43 @@ impl Solver for Gibbs {
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step> {
         let round = self.round % self.period();
         if round == 0 {
-            self.begin_cycle()?;
+            self.cycle = Cycle::new(&self.start, &self.settings)?;
         }
         let level = self.level(round, prior);
+        let trajectories = self.settings.trajectories_in(round);
+        let cycle = &mut self.cycle;
         let mut target = |z: &Tensor| problem.log_likelihood_and_gradient(z);
-        let mut point = match self.point.take() {
+        let mut point = match cycle.point.take() {
             Some(point) => point,
-            None => Point::new(self.x.clone(), &mut target)?,
+            None => Point::new(cycle.x.clone(), &mut target)?,
         };
-        let reference = Reference::Gaussian { centre: self.x.clone(), width: level };
+        let reference = Reference::Gaussian { centre: cycle.x.clone(), width: level };
         let mut acceptance = 0.0;
-        for _ in 0..self.settings.trajectories_in(round) {
-            let outcome = hmc::draw(&mut target, &reference, &point, &self.steps, self.settings.leaps, rng)?;
+        for _ in 0..trajectories {
+            let outcome = hmc::draw(&mut target, &reference, &point, &cycle.steps, self.settings.leaps, rng)?;
             if round < self.kept.first() {
-                self.steps.adapt(&outcome.acceptance);
+                cycle.steps.adapt(&outcome.acceptance);
             }
             acceptance = mean(&outcome.acceptance);
             point = outcome.point;
         }
-        self.x = draw_given_noisy(prior, &point.position, level, self.settings.denoise, rng)?;
-        let log_likelihood = self.fits.observe(&point.log_density)?;
-        self.point = Some(point);
+        cycle.x = draw_given_noisy(prior, &point.position, level, self.settings.denoise, rng)?;
+        let log_likelihood = cycle.fits.observe(&point.log_density)?;
+        cycle.point = Some(point);
         let rule = &self.settings.restart;
-        let lost = self.fits.lost(rule, problem);
+        let lost = cycle.fits.lost(rule, problem);
         let due = rule.due(round, self.settings.anneal);
         let restarts = due && level > rule.level * prior.data_std();
         if restarts {
-            self.restart(&lost, rng)?;
+            cycle.restart(&lost, rng)?;
         }
-        self.kept.offer(round, &self.x);
+        self.kept.offer(round, &self.cycle.x);
         self.round += 1;
         let metrics = vec![
             ("level", level),
             ("log_likelihood", log_likelihood),
             ("acceptance", acceptance),
-            ("step_size", self.steps.median()),
+            ("step_size", self.cycle.steps.median()),
             ("lost", restart::count(&lost)),
             ("restarted", if restarts { restart::count(&lost) } else { 0.0 }),
         ];
@@ -228,13 +238,13 @@ impl Solver for Gibbs {
         let mut put = |name: &str, tensor: Tensor| state.insert(format!("gibbs.{name}"), tensor);
         put("round", Tensor::new(&[self.round as i64], &Device::Cpu)?);
         put("start", self.start.clone());
-        put("x", self.x.clone());
-        put("steps", self.steps.state()?);
-        if let Some(point) = &self.point {
+        put("x", self.cycle.x.clone());
+        put("steps", self.cycle.steps.state()?);
+        if let Some(point) = &self.cycle.point {
             put("z", point.position.clone());
             put("log_density", point.log_density.clone());
             put("gradient", point.gradient.clone());
-            put("fits", self.fits.state()?);
+            put("fits", self.cycle.fits.state()?);
         }
         if self.kept.has_draws() {
             put("draws", self.kept.draws()?);
@@ -243,19 +253,20 @@ impl Solver for Gibbs {
     }
 
     fn restore(&mut self, mut state: TensorMap) -> Result<()> {
-        let images = self.x.dims().to_vec();
+        let images = self.start.dims().to_vec();
         let chains = images[0];
         let draws = state.remove("gibbs.draws");
         let mut take = |name: &str, shape: &[usize]| take(&mut state, &format!("gibbs.{name}"), shape);
         let round = take("round", &[1])?.to_vec1::<i64>()?;
         self.round = round.first().map_or(0, |n| n.unsigned_abs() as usize);
         self.start = take("start", &images)?;
-        self.x = take("x", &images)?;
-        self.steps = StepSizes::from_state(&take("steps", &[chains + 1])?, chains, self.settings.acceptance)?;
-        self.point = None;
+        self.cycle.x = take("x", &images)?;
+        self.cycle.steps =
+            StepSizes::from_state(&take("steps", &[chains + 1])?, chains, self.settings.acceptance)?;
+        self.cycle.point = None;
         if self.round > 0 {
-            self.fits.restore(&take("fits", &[chains])?)?;
-            self.point = Some(Point {
+            self.cycle.fits.restore(&take("fits", &[chains])?)?;
+            self.cycle.point = Some(Point {
                 position: take("z", &images)?,
                 log_density: take("log_density", &[chains])?,
                 gradient: take("gradient", &images)?,
@@ -263,10 +274,6 @@ impl Solver for Gibbs {
         }
         self.kept.restore(draws)
     }
-}
-
-fn first_steps(chains: usize, settings: &GibbsSettings) -> StepSizes {
-    StepSizes::new(chains, 0.1, QUARTER_TURN / 2.0, settings.acceptance)
 }
 
 fn mean(values: &[f64]) -> f64 {

@@ -6,8 +6,10 @@
 
 mod bessel;
 mod centroid;
+mod closure_phase;
 mod closures;
 mod flux;
+mod log_closure_amplitude;
 mod visibility;
 
 use std::f64::consts::PI;
@@ -16,8 +18,9 @@ use rustfft::num_complex::Complex64;
 
 pub use self::{
     centroid::Centroid,
-    closures::{ClosurePhase, LogClosureAmplitude, wrap},
+    closure_phase::{ClosurePhase, wrap},
     flux::TotalFlux,
+    log_closure_amplitude::LogClosureAmplitude,
     visibility::{Amplitude, ComplexVisibility},
 };
 use crate::{instrument::density::Density, rng::Rng};
