@@ -1,0 +1,174 @@
+//! Closure phases.
+
+use std::f64::consts::{PI, TAU};
+
+use nalgebra::{DMatrix, DVector};
+use rustfft::num_complex::Complex64;
+
+use super::closures::{Closures, Quantity, softened};
+use crate::{
+    Result,
+    instrument::vlbi::{
+        Observation,
+        closure::{ClosureSet, independent_triangles},
+        products::{MeasuredClosure, closure_phase_fit, closure_phases},
+    },
+    rng::Rng,
+};
+
+/// Closure phases.
+pub type ClosurePhase = Closures<Phase, 3>;
+
+/// Phases, whose closures are periodic.
+///
+/// With d the difference of data and model in the independent set of one time stamp and P the inverse of its covariance,
+/// the density of the data is proportional to exp(-q / 2),
+///
+/// q = sum_ij P_ij (sin d_i sin d_j + (1 - cos d_i)(1 - cos d_j)).
+///
+/// It is smooth and periodic in every phase and depends on d alone, so its normalisation does not depend on the image;
+/// for small d it is the Gaussian d^T P d, and for a diagonal P the von Mises density, 2 P_ii (1 - cos d_i).
+/// Chi-square is eht-imaging's, on its minimal set: (2/N) sum (1 - cos d) / sigma^2.
+#[derive(Debug, Clone)]
+pub struct Phase;
+
+impl Quantity<3> for Phase {
+    const NAME: &'static str = "closure_phase";
+    const REMEDY: &'static str = "no triangle of well-measured visibilities at any time; lower vlbi.snr_cut or fit other data products";
+
+    fn of(visibility: &Complex64) -> f64 {
+        visibility.arg()
+    }
+
+    fn slope(visibility: &Complex64) -> Complex64 {
+        Complex64::I * visibility / softened(visibility)
+    }
+
+    fn independent(observation: &Observation) -> Result<Vec<ClosureSet<3>>> {
+        independent_triangles(observation)
+    }
+
+    fn minimal(observation: &Observation) -> Vec<MeasuredClosure<3>> {
+        closure_phases(observation)
+    }
+
+    fn chi2(minimal: &[MeasuredClosure<3>], model: &[Complex64]) -> Option<f64> {
+        closure_phase_fit(minimal, model).map(|fit| fit.chi2)
+    }
+
+    fn residual(difference: f64) -> f64 {
+        wrap(difference)
+    }
+
+    fn misfit(d: &DVector<f64>, precision: &DMatrix<f64>) -> (f64, DVector<f64>) {
+        let (sine, versine) = (d.map(f64::sin), d.map(|d| 1.0 - d.cos()));
+        let (p_sine, p_versine) = (precision * &sine, precision * &versine);
+        let slope = p_sine.zip_map(d, |p, d| p * d.cos()) + p_versine.component_mul(&sine);
+        (sine.dot(&p_sine) + versine.dot(&p_versine), slope)
+    }
+
+    fn noise(precision: &DMatrix<f64>, lower: &DMatrix<f64>, rng: &mut Rng) -> DVector<f64> {
+        draw_phase_noise(precision, lower, rng)
+    }
+}
+
+/// The angle in (-pi, pi] that differs from `angle` by full turns.
+pub fn wrap(angle: f64) -> f64 {
+    let wrapped = angle - TAU * (angle / TAU).round();
+    if wrapped <= -PI { PI } else { wrapped }
+}
+
+/// A draw of the density of [`Phase`] around zero.
+///
+/// Given the others each phase has a von Mises density, so Gibbs sweeps are exact; they start from the Gaussian that the
+/// density resembles.
+fn draw_phase_noise(precision: &DMatrix<f64>, lower: &DMatrix<f64>, rng: &mut Rng) -> DVector<f64> {
+    const SWEEPS: usize = 20;
+    let mut d = (lower * DVector::from_fn(lower.nrows(), |_, _| rng.normal())).map(wrap);
+    for _ in 0..SWEEPS {
+        for i in 0..d.len() {
+            let (mut cosine, mut sine) = (precision[(i, i)], 0.0);
+            for j in (0..d.len()).filter(|&j| j != i) {
+                cosine += precision[(i, j)] * (1.0 - d[j].cos());
+                sine -= precision[(i, j)] * d[j].sin();
+            }
+            d[i] = wrap(sine.atan2(cosine) + von_mises(sine.hypot(cosine), rng));
+        }
+    }
+    d
+}
+
+/// A draw of the von Mises density exp(k cos d) (Best & Fisher 1979, Applied Statistics 28, 152).
+fn von_mises(concentration: f64, rng: &mut Rng) -> f64 {
+    /// Below this the density is flat, beyond the other bound a Gaussian, to single precision at least.
+    const FLAT: f64 = 1e-6;
+    const GAUSSIAN: f64 = 1e6;
+    if concentration < FLAT {
+        return PI * (2.0 * rng.uniform() - 1.0);
+    }
+    if concentration > GAUSSIAN {
+        return wrap(rng.normal() / concentration.sqrt());
+    }
+    let tau = 1.0 + (1.0 + 4.0 * concentration * concentration).sqrt();
+    let rho = (tau - (2.0 * tau).sqrt()) / (2.0 * concentration);
+    let r = (1.0 + rho * rho) / (2.0 * rho);
+    loop {
+        let z = (PI * rng.uniform()).cos();
+        let f = (1.0 + r * z) / (r + z);
+        let c = concentration * (r - f);
+        let u = 1.0 - rng.uniform();
+        if c * (2.0 - c) > u || (c / u).ln() + 1.0 >= c {
+            return f.clamp(-1.0, 1.0).acos() * if rng.uniform() < 0.5 { -1.0 } else { 1.0 };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::closures::laws, *};
+
+    #[test]
+    fn closure_phases_have_gradient_and_draws_of_their_density() {
+        laws::gradient_and_draws_fit_the_density::<Phase, 3>();
+    }
+
+    #[test]
+    fn a_dark_image_gives_finite_closure_phases() {
+        laws::a_dark_image_gives_finite_values::<Phase, 3>();
+    }
+
+    #[test]
+    fn phases_of_large_noise_are_drawn_from_their_density_too() {
+        let precision = DMatrix::from_row_slice(2, 2, &[1.2, -0.5, -0.5, 0.8]);
+        let lower = precision.clone().cholesky().unwrap().inverse().cholesky().unwrap().l();
+        let density = |a: f64, b: f64| {
+            let (s, v) = ([a.sin(), b.sin()], [1.0 - a.cos(), 1.0 - b.cos()]);
+            let q: f64 = (0..2)
+                .flat_map(|i| (0..2).map(move |j| (i, j)))
+                .map(|(i, j)| precision[(i, j)] * (s[i] * s[j] + v[i] * v[j]))
+                .sum();
+            (-0.5 * q).exp()
+        };
+        // Exact moments by the rectangle rule, which is spectrally accurate for periodic functions.
+        let nodes = || (0..64).map(|k| TAU * k as f64 / 64.0);
+        let moment = |f: fn(f64, f64) -> f64| {
+            nodes()
+                .flat_map(|a| nodes().map(move |b| (a, b)))
+                .map(|(a, b)| f(a, b) * density(a, b))
+                .sum::<f64>()
+        };
+        let total = moment(|_, _| 1.0);
+        let exact = [moment(|a, _| a.cos()) / total, moment(|a, b| a.sin() * b.sin()) / total];
+        let mut rng = Rng::new(3);
+        let mut found = [0.0; 2];
+        const DRAWS: usize = 20_000;
+        for _ in 0..DRAWS {
+            let d = draw_phase_noise(&precision, &lower, &mut rng);
+            found[0] += d[0].cos() / DRAWS as f64;
+            found[1] += d[0].sin() * d[1].sin() / DRAWS as f64;
+        }
+        for (found, exact) in found.iter().zip(exact) {
+            assert!((found - exact).abs() < 0.02, "{found} {exact}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Convolution with 3 x 3 kernels in tiles of 4 x 4 outputs: F(4 x 4, 3 x 3) of Lavin and Gray (2016).
+//!
+//! A tile of outputs is A' [(G w G') . (B' d B)] A, d the 6 x 6 inputs it sees. The sum over channels turns the product
+//! of the 36 points into 36 matrix products, with a quarter of the multiplications of the definition.
+
+mod correlate;
+mod tiles;
+mod transform;
+
+pub(crate) use self::correlate::correlate;
+use self::{
+    tiles::{Tiles, point_stride},
+    transform::{Input, Taps, Transform, splat},
+};
+use super::{
+    conv_kernel::{Arranged, Geometry},
+    parallel::each_chunk,
+    product::{Left, Product, Right, Start},
+    simd::{Kernel, Real, Vector, WIDEST},
+};
+
+/// Points of a transformed tile.
+const POINTS: usize = 36;
+/// Side of a tile of outputs.
+const SIDE: usize = 4;
+/// Numbers of scratch memory that stay in a processor's second-level cache.
+const CACHED: usize = 1 << 18;
+/// Tasks that a convolution is cut into at least, where it has as many rows of tiles.
+const LEAST_TASKS: usize = 8;
+
+/// Kernels transformed to [`POINTS`] matrices `[C, padded O]`.
+pub(crate) struct Transformed<T> {
+    values: Vec<T>,
+    inputs: usize,
+    outputs: usize,
+}
+
+impl<T: Real> Transformed<T> {
+    pub(crate) fn new(weights: &Arranged<T>) -> Self {
+        let (inputs, outputs) = (weights.inputs, weights.outputs);
+        let mut values = vec![T::default(); POINTS * inputs * padded(outputs)];
+        T::vectorize(TransformKernels { weights, values: &mut values });
+        Self { values, inputs, outputs }
+    }
+}
+
+/// Channels of a matrix whose rows are whole registers.
+fn padded(channels: usize) -> usize {
+    channels.next_multiple_of(WIDEST)
+}
+
+struct TransformKernels<'a, T> {
+    weights: &'a Arranged<T>,
+    values: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for TransformKernels<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Lane = T>>(self) {
+        let Arranged { values, inputs, outputs, .. } = self.weights;
+        let (taps, width) = (inputs * outputs, padded(*outputs));
+        assert!(values.len() >= 9 * taps && self.values.len() >= POINTS * inputs * width);
+        for input in 0..*inputs {
+            for output in (0..*outputs).step_by(V::LANES) {
+                let mut kernel = [[splat::<V>(0.0); 3]; 3];
+                for (tap, weight) in kernel.iter_mut().flatten().enumerate() {
+                    let source = values[tap * taps + input * outputs + output..].as_ptr();
+                    // SAFETY: so many outputs are left in this row.
+                    *weight = unsafe { V::load_first(source, outputs - output) };
+                }
+                for (point, value) in Taps::both(kernel).iter().flatten().enumerate() {
+                    let at = (point * inputs + input) * width + output;
+                    // SAFETY: the assertion above bounds the largest offset; rows are whole registers.
+                    unsafe { value.store(self.values.as_mut_ptr().add(at)) };
+                }
+            }
+        }
+    }
+}
+
+/// Convolves `[B, Y, X, C]` to `output` `[B, Y, X, O]`, zeros outside; `bias` holds O numbers or none.
+pub(crate) fn convolve<T: Real>(
+    g: &Geometry,
+    images: &[T],
+    weights: &Transformed<T>,
+    bias: &[T],
+    output: &mut [T],
+) {
+    let tiles = Tiles::new(g);
+    let (row, image) = (g.width * weights.outputs, g.pixels() * weights.outputs);
+    // Whole rows of tiles of one image, or whole images: as many as fit into the cache and still occupy many threads.
+    let fit = CACHED / (POINTS * (weights.inputs + padded(weights.outputs)) * tiles.across);
+    let rows = fit.min((g.batch * tiles.down).div_ceil(LEAST_TASKS)).max(1);
+    let parts: Vec<_> = if rows < tiles.down {
+        output.chunks_mut(image).flat_map(|image| image.chunks_mut(rows * SIDE * row)).collect()
+    } else {
+        output.chunks_mut(rows / tiles.down * image).collect()
+    };
+    let mut first = 0;
+    let mut slots = Vec::with_capacity(parts.len());
+    for part in parts {
+        let count =
+            part.len() / image * tiles.per_image() + (part.len() % image / row).div_ceil(SIDE) * tiles.across;
+        slots.push((first, count, part));
+        first += count;
+    }
+    each_chunk(&mut slots, 1, |_, slots| {
+        for (first, count, output) in slots {
+            let strides = [weights.inputs, padded(weights.outputs)].map(|c| point_stride(*count, c));
+            T::scratch(POINTS * (strides[0] + strides[1]), |scratch| {
+                let scratch = scratch.split_at_mut(POINTS * strides[0]);
+                T::vectorize(Outputs {
+                    tiles,
+                    images,
+                    weights,
+                    bias,
+                    range: [*first, *count],
+                    scratch,
+                    output,
+                });
+            });
+        }
+    });
+}
+
+/// Outputs of a range of tiles.
+struct Outputs<'a, T> {
+    tiles: Tiles,
+    images: &'a [T],
+    weights: &'a Transformed<T>,
+    bias: &'a [T],
+    range: [usize; 2],
+    /// Transformed inputs and outputs.
+    scratch: (&'a mut [T], &'a mut [T]),
+    output: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for Outputs<'_, T> {
+    #[inline(always)]
+    fn run<V: Vector<Lane = T>>(self) {
+        let Transformed { values, inputs, outputs } = self.weights;
+        let Self { tiles, range, scratch: (fields, sums), .. } = self;
+        let width = padded(*outputs);
+        let strides = [fields.len() / POINTS, sums.len() / POINTS];
+        tiles.transform::<V, 6, Input>(self.images, *inputs, range, fields);
+        for point in 0..POINTS {
+            let product = Product {
+                a: Left { values: &fields[point * strides[0]..], row: *inputs, column: 1, run: 0 },
+                b: Right { values: &values[point * inputs * width..], row: width, run: 0 },
+                rows: range[1],
+                columns: width,
+                run: *inputs,
+                runs: 1,
+            };
+            product.write::<V>(Start::Zero, &mut sums[point * strides[1]..], width);
+        }
+        tiles.write::<V>(sums, [*outputs, width], self.bias, range, self.output);
+    }
+}
