@@ -10,6 +10,8 @@ const GOOD_FIT: f64 = 1.5;
 const BAD_FIT: f64 = 2.5;
 /// Chi-square per datum below which the samples follow the noise.
 const OVERFIT: f64 = 0.5;
+/// Numbers of data below which chi-square per datum says little about a fit.
+const FEW_DATA: u64 = 10;
 /// Largest R-hat of chains that agree.
 const AGREEMENT: f64 = 1.1;
 /// Effective samples below which the ends of intervals are not to be trusted.
@@ -46,7 +48,9 @@ fn fits(diagnostics: &Value) -> Vec<String> {
     let products = diagnostics.get("chi2").and_then(Value::as_object);
     let line = |(name, fit): (&String, &Value)| {
         let mean = fit.get("mean")?.as_f64()?;
+        let few = fit.get("count").and_then(Value::as_u64).is_some_and(|count| count < FEW_DATA);
         let meaning = match mean {
+            _ if few => "too few data to judge a fit",
             _ if mean < OVERFIT => "fits more closely than the noise allows; the noise may be overestimated",
             _ if mean <= GOOD_FIT => "fits within the noise",
             _ if mean <= BAD_FIT => "fits only roughly",
@@ -104,7 +108,10 @@ mod tests {
     fn bad_fits_and_chains_are_called_so() {
         let diagnostics = json!({
             "samples": 8, "chains": 4, "rhat_max": 1.31, "ess_bulk_min": 9.0, "calibrated": false,
-            "chi2": { "closure_phase": { "mean": 1.2 }, "flux": { "mean": 0.1 }, "amplitude": { "mean": 7.0 } },
+            "chi2": {
+                "closure_phase": { "count": 60, "mean": 1.2 }, "visibility": { "count": 90, "mean": 0.1 },
+                "amplitude": { "count": 90, "mean": 7.0 }, "flux": { "count": 1, "mean": 0.1 },
+            },
             "features": {
                 "ring_diameter_uas": { "median": 41.24, "q16": 40.1, "q84": 42.3 },
                 "ring_position_angle_deg": { "median": 172.0, "q16": 160.0, "q84": 180.0 },
@@ -114,8 +121,12 @@ mod tests {
         let verdict = verdict(&diagnostics);
         let text = verdict.lines.join("\n");
         assert!(!verdict.passed && verdict.headline.starts_with("2 checks failed"));
-        for expected in ["Closure phase: fits within", "Flux: fits more closely", "Amplitude: is not fitted"]
-        {
+        for expected in [
+            "Closure phase: fits within",
+            "Visibility: fits more closely",
+            "Amplitude: is not fitted",
+            "Flux: too few data",
+        ] {
             assert!(text.contains(expected), "{text}");
         }
         assert!(text.contains("the chains disagree (R-hat 1.31), worth 9 independent ones, few"), "{text}");

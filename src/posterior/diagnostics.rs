@@ -53,6 +53,8 @@ pub struct Diagnostics {
 /// Fit of the samples to one data product.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fit {
+    /// Number of data.
+    pub count: usize,
     /// Mean over samples.
     pub mean: f64,
     /// Chi-square per datum of each sample.
@@ -140,7 +142,7 @@ fn fit(problem: &Problem, samples: &Tensor) -> Result<(BTreeMap<String, Fit>, Ve
     }
     let named = problem.likelihoods.iter().zip(per_sample).map(|(likelihood, per_sample)| {
         let mean = per_sample.iter().sum::<f64>() / per_sample.len() as f64;
-        (likelihood.name().to_string(), Fit { mean, per_sample })
+        (likelihood.name().to_string(), Fit { count: likelihood.count(), mean, per_sample })
     });
     Ok((named.collect(), log_likelihood))
 }
