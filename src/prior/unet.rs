@@ -15,9 +15,10 @@ use crate::{
     rng::Rng,
     tensor::{
         conv::conv2d,
+        layer::Layer,
         norm::modulated_silu,
         resample::{average2, depth_to_space, join, repeat2, space_to_depth},
-        residual::{Layer, Layers, residual_block},
+        residual::{Layers, residual_block},
     },
 };
 
@@ -244,25 +245,20 @@ impl UNet {
         let modulation =
             [self.linear(&part("before"), embedding)?, self.linear(&part("between"), embedding)?];
         let layers = Layers {
-            first: self.layer(&part("first"))?,
-            second: self.layer(&part("second"))?,
-            skip: (inputs != outputs).then(|| self.layer(&part("skip"))).transpose()?,
+            first: self.weights.layer(&part("first"))?,
+            second: self.weights.layer(&part("second"))?,
+            skip: (inputs != outputs).then(|| self.weights.layer(&part("skip"))).transpose()?,
         };
         residual_block(x, &Tensor::cat(&modulation, 1)?, &layers, self.architecture.groups)
     }
 
-    fn layer(&self, name: &str) -> Result<Layer> {
-        let get = |part: &str| self.weights.get(&format!("{name}.{part}"));
-        Ok(Layer { weight: get("weight")?, bias: get("bias")? })
-    }
-
     fn convolve(&self, name: &str, x: &Tensor) -> Result<Tensor> {
-        let Layer { weight, bias } = self.layer(name)?;
+        let Layer { weight, bias, .. } = self.weights.layer(name)?;
         conv2d(x, &weight, Some(&bias))
     }
 
     fn linear(&self, name: &str, x: &Tensor) -> Result<Tensor> {
-        let Layer { weight, bias } = self.layer(name)?;
+        let Layer { weight, bias, .. } = self.weights.layer(name)?;
         Ok(x.matmul(&weight.t()?)?.broadcast_add(&bias)?)
     }
 

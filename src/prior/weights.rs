@@ -1,11 +1,16 @@
 //! Named weights of a network: fixed, free, or fixed with a free low-rank change.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::{Tensor, Var};
 
 use super::Adaptation;
-use crate::{Error, Result, compute::Compute, rng::Rng};
+use crate::{
+    Error, Result,
+    compute::Compute,
+    rng::Rng,
+    tensor::layer::{Kept, Layer},
+};
 
 /// Name, shape and starting value of one weight.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,7 +34,7 @@ pub enum Start {
 
 #[derive(Debug, Clone)]
 enum Weight {
-    Fixed(Tensor),
+    Fixed(Tensor, Arc<Kept>),
     Free(Var),
     /// base + left right, the product reshaped.
     Adapted {
@@ -37,6 +42,12 @@ enum Weight {
         left: Var,
         right: Var,
     },
+}
+
+impl Weight {
+    fn fixed(tensor: Tensor) -> Self {
+        Self::Fixed(tensor, Arc::default())
+    }
 }
 
 /// The weights of a network by name.
@@ -78,7 +89,7 @@ impl Weights {
                 let problem = format!("shape {:?} where the network needs {shape:?}", tensor.dims());
                 return Err(Error::config(name, problem));
             }
-            Ok((name.clone(), Weight::Fixed(tensor.to_dtype(compute.dtype)?.to_device(&compute.device)?)))
+            Ok((name.clone(), Weight::fixed(tensor.to_dtype(compute.dtype)?.to_device(&compute.device)?)))
         };
         let weights = parameters.iter().map(weight).collect::<Result<_>>()?;
         match tensors.into_keys().next() {
@@ -104,7 +115,7 @@ impl Weights {
                 Adaptation::LowRank(rank) if base.rank() == 4 => {
                     low_rank(base, rank, &mut rng.stream(name, 0))?
                 }
-                Adaptation::LowRank(_) => Weight::Fixed(base),
+                Adaptation::LowRank(_) => Weight::fixed(base),
             };
             Ok((name.clone(), weight))
         };
@@ -117,7 +128,7 @@ impl Weights {
     /// An unknown name.
     pub fn get(&self, name: &str) -> Result<Tensor> {
         match self.weights.get(name) {
-            Some(Weight::Fixed(tensor)) => Ok(tensor.clone()),
+            Some(Weight::Fixed(tensor, _)) => Ok(tensor.clone()),
             Some(Weight::Free(variable)) => Ok(variable.as_tensor().clone()),
             Some(Weight::Adapted { base, left, right }) => {
                 Ok((base + left.as_tensor().matmul(right.as_tensor())?.reshape(base.shape())?)?)
@@ -126,12 +137,25 @@ impl Weights {
         }
     }
 
+    /// Weight `name.weight` with bias `name.bias`.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn layer(&self, name: &str) -> Result<Layer> {
+        let weight = format!("{name}.weight");
+        let kept = match self.weights.get(&weight) {
+            Some(Weight::Fixed(_, kept)) => Some(kept.clone()),
+            _ => None,
+        };
+        Ok(Layer { weight: self.get(&weight)?, bias: self.get(&format!("{name}.bias"))?, kept })
+    }
+
     /// The free weights.
     pub fn variables(&self) -> Vec<(String, Var)> {
         let mut variables = Vec::new();
         for (name, weight) in &self.weights {
             match weight {
-                Weight::Fixed(_) => {}
+                Weight::Fixed(..) => {}
                 Weight::Free(variable) => variables.push((name.clone(), variable.clone())),
                 Weight::Adapted { left, right, .. } => {
                     variables.push((format!("{name}.left"), left.clone()));

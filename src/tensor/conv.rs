@@ -5,9 +5,10 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Te
 use super::{
     channels_last,
     conv_kernel::{self, Arranged, Geometry, channel_sums},
+    layer::Kernels,
     planar,
     simd::{Real, values, with_float},
-    winograd::{self, Transformed},
+    winograd,
 };
 use crate::{Error, Result};
 
@@ -76,8 +77,8 @@ impl CustomOp3 for Convolution {
             bail!("convolution: biases {:?} for {outputs} outputs", bias_layout.dims());
         }
         let y = with_float!(x, T => {
-            let weights = Arranged::forward(values(w, w_layout)?, outputs, inputs);
-            T::to_cpu_storage_owned(convolve::<T>(&g, values(x, x_layout)?, &weights, values(bias, bias_layout)?))
+            let kernels = Kernels::new(Arranged::forward(values(w, w_layout)?, outputs, inputs));
+            T::to_cpu_storage_owned(convolve::<T>(&g, values(x, x_layout)?, &kernels, values(bias, bias_layout)?))
         });
         Ok((y, (g.batch, g.height, g.width, outputs).into()))
     }
@@ -118,8 +119,8 @@ impl CustomOp2 for InputGradient {
         let (outputs, inputs, kernel, _) = w_layout.shape().dims4()?;
         let g = geometry(gradient_layout, kernel)?;
         let x = with_float!(gradient, T => {
-            let weights = Arranged::adjoint(values(w, w_layout)?, outputs, inputs);
-            T::to_cpu_storage_owned(convolve::<T>(&g, values(gradient, gradient_layout)?, &weights, &[]))
+            let kernels = Kernels::new(Arranged::adjoint(values(w, w_layout)?, outputs, inputs));
+            T::to_cpu_storage_owned(convolve::<T>(&g, values(gradient, gradient_layout)?, &kernels, &[]))
         });
         Ok((x, (g.batch, g.height, g.width, inputs).into()))
     }
@@ -172,10 +173,11 @@ fn by_tiles(g: &Geometry, inputs: usize, outputs: usize) -> bool {
 }
 
 /// Convolves `[B, Y, X, C]` to `[B, Y, X, O]`; `bias` holds O numbers or none.
-pub(super) fn convolve<T: Real>(g: &Geometry, images: &[T], weights: &Arranged<T>, bias: &[T]) -> Vec<T> {
+pub(super) fn convolve<T: Real>(g: &Geometry, images: &[T], kernels: &Kernels<T>, bias: &[T]) -> Vec<T> {
+    let weights = &kernels.arranged;
     let mut output = vec![T::default(); g.batch * g.pixels() * weights.outputs];
     if by_tiles(g, weights.inputs, weights.outputs) {
-        winograd::convolve(g, images, &Transformed::new(weights), bias, &mut output);
+        winograd::convolve(g, images, kernels.transformed(), bias, &mut output);
     } else {
         conv_kernel::convolve(g, images, weights, bias, &mut output);
     }

@@ -5,6 +5,7 @@ pub mod conv;
 mod conv_kernel;
 pub mod fft;
 pub mod fft3;
+pub mod layer;
 pub mod norm;
 mod norm_kernel;
 mod parallel;
