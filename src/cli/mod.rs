@@ -13,8 +13,15 @@ mod simulate;
 mod solvers;
 mod train;
 
-use std::io::Write as _;
-use std::process::ExitCode;
+use std::{
+    io::Write as _,
+    path::Path,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use clap::{Parser, Subcommand};
 
@@ -93,6 +100,25 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Psf(command) => command.run(),
         Command::Simulate(command) => command.run(),
     }
+}
+
+/// Refuses to write over a file without `--force`.
+fn refuse_to_replace(file: &Path, force: bool) -> Result<()> {
+    match file.exists() && !force {
+        true => {
+            Err(Error::config("--output", format!("{} exists; add --force to replace it", file.display())))
+        }
+        false => Ok(()),
+    }
+}
+
+/// A flag that Ctrl-C and SIGTERM set.
+fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))
+        .map_err(|e| Error::config("Ctrl-C", format!("cannot be caught: {e}")))?;
+    Ok(stop)
 }
 
 /// Lets all parallel work use so many threads; 0 means all cores.

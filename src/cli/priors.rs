@@ -46,6 +46,9 @@ pub(super) enum Priors {
         /// FITS file to write.
         #[arg(short, long, value_name = "FILE.fits")]
         output: PathBuf,
+        /// Replaces an existing file.
+        #[arg(long)]
+        force: bool,
         /// Number of images.
         #[arg(short = 'n', long, default_value_t = 16)]
         samples: usize,
@@ -70,7 +73,8 @@ impl Priors {
         match self {
             Self::List { json } => list(json)?,
             Self::Show { prior } => super::print(&config::to_yaml(&Prior::find(&prior)?.card)?),
-            Self::Sample { prior, output, samples, seed, fov, device } => {
+            Self::Sample { prior, output, force, samples, seed, fov, device } => {
+                super::refuse_to_replace(&output, force)?;
                 let compute = Compute::named(&device)?;
                 let cube = sample(&Prior::find(&prior)?, samples, seed, &fov, &compute)?;
                 cube_fits::write(&cube, &output)?;

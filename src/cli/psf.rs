@@ -33,6 +33,9 @@ pub(super) struct PsfCommand {
     /// File to write: .h5 or .npy.
     #[arg(short, long)]
     output: PathBuf,
+    /// Replaces an existing file.
+    #[arg(long)]
+    force: bool,
     /// Numerical aperture.
     #[arg(long)]
     na: Option<f64>,
@@ -74,6 +77,7 @@ impl PsfCommand {
     /// # Errors
     /// A description or flag that cannot be, or files that cannot be written.
     pub(super) fn run(&self) -> Result<ExitCode> {
+        super::refuse_to_replace(&self.output, self.force)?;
         let grid = self.grid()?;
         let microscope = self.microscope()?;
         let name = self.instrument.as_deref().unwrap_or("--voxel");

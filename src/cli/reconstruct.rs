@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -88,7 +86,7 @@ impl Reconstruct {
             return Ok(ExitCode::SUCCESS);
         }
         self.check_free(&directory)?;
-        let stop = stop_on_interrupt()?;
+        let stop = super::stop_on_interrupt()?;
         let outcome = reconstruction.run(&directory, self.resume, &stop, &mut Progress::new())?;
         super::print(&outcome.summary);
         Ok(if outcome.passed { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -156,13 +154,4 @@ impl Reconstruct {
 
 fn is_yaml(file: &Path) -> bool {
     file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
-}
-
-/// A flag that Ctrl-C and SIGTERM set.
-fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))
-        .map_err(|e| Error::config("Ctrl-C", format!("cannot be caught: {e}")))?;
-    Ok(stop)
 }

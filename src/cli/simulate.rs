@@ -77,10 +77,7 @@ pub(super) struct Simulate {
 
 impl Simulate {
     pub(super) fn run(&self) -> Result<ExitCode> {
-        if self.output.exists() && !self.force {
-            let problem = format!("{} exists; add --force to replace it", self.output.display());
-            return Err(Error::config("--output", problem));
-        }
+        super::refuse_to_replace(&self.output, self.force)?;
         let image = image::read(&self.image)?;
         let coverage = self.coverage(&image)?;
         let pixels: Vec<f64> = image.pixels.iter().copied().collect();

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use clap::Args;
@@ -40,6 +41,9 @@ pub(super) struct Train {
     /// Continue from the last checkpoint.
     #[arg(long)]
     resume: bool,
+    /// Replaces existing weights.
+    #[arg(long, conflicts_with = "resume")]
+    force: bool,
 }
 
 /// The settings file.
@@ -86,12 +90,14 @@ impl Train {
         if self.output.extension().is_none_or(|extension| extension != "safetensors") {
             return Err(Error::config("--output", "the weights file must end in .safetensors"));
         }
+        super::refuse_to_replace(&self.output, self.force || self.resume)?;
+        let stop = super::stop_on_interrupt()?;
         let mut pool = rayon::ThreadPoolBuilder::new();
         if let Some(threads) = self.threads {
             pool = pool.num_threads(threads);
         }
         let pool = pool.build().map_err(|e| Error::config("-j", e.to_string()))?;
-        pool.install(|| self.train(&settings))?;
+        pool.install(|| self.train(&settings, &stop))?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -110,7 +116,7 @@ impl Train {
         Ok(settings)
     }
 
-    fn train(&self, settings: &Settings) -> Result<()> {
+    fn train(&self, settings: &Settings, stop: &AtomicBool) -> Result<()> {
         let mut progress = Progress::new();
         let cache = self.output.with_extension("images.safetensors");
         let simulating = Step { stage: "simulate", metrics: Vec::new() };
@@ -131,9 +137,14 @@ impl Train {
             let step = Step { stage: "train", metrics: vec![("loss", mean)] };
             progress.on_step(training.finished(), settings.training.steps, &step);
             let finished = training.finished();
-            if finished % settings.training.checkpoint_every == 0 || finished == settings.training.steps {
+            let interrupted = stop.load(Ordering::Relaxed);
+            let due = finished % settings.training.checkpoint_every == 0;
+            if due || interrupted || finished == settings.training.steps {
                 self.save(settings, &images, &training)?;
                 progress.on_checkpoint(finished);
+            }
+            if interrupted {
+                return Err(Error::Interrupted);
             }
         }
         Ok(())

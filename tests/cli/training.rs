@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use serde_json::Value;
@@ -15,7 +16,7 @@ images:
   count: 16
   held_out: 8
   blackhole: {shares: {flow: 0, ring: 1, crescent: 0, disk: 1, gaussians: 0, pair: 0, jet: 0}}
-architecture: {pixels: 16, widths: [8, 8], embedding: 8, groups: 4, blocks: 1}
+architecture: {pixels: 16, widths: [8, 8], embedding: 8, groups: 4, blocks: [1, 1]}
 training: {steps: 8, batch: 4, checkpoint_every: 4}
 ";
 
@@ -41,6 +42,13 @@ fn training_writes_a_prior_that_can_be_shown_and_sampled() {
     let drawn = antumbra(folder.path(), &["priors", "sample", "a.yaml", "-n", "2", "-o", "a.fits"]);
     assert!(drawn.status.success(), "{}", String::from_utf8_lossy(&drawn.stderr));
     assert!(fs::read(folder.path().join("a.fits")).unwrap().starts_with(b"SIMPLE  ="));
+    for again in
+        [&["priors", "sample", "a.yaml", "-o", "a.fits"][..], &["train", "tiny.yaml", "-o", "a.safetensors"]]
+    {
+        let refused = antumbra(folder.path(), again);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("--force"));
+    }
 }
 
 #[test]
@@ -54,6 +62,26 @@ fn the_number_of_threads_does_not_change_a_byte_and_resuming_goes_on() {
     let one = train("one.safetensors", &["-j", "1"]);
     assert_eq!(one, train("two.safetensors", &["-j", "2"]));
     assert_ne!(one, train("two.safetensors", &["--resume", "--set", "training.steps=9"]));
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupted_training_leaves_a_checkpoint_to_continue_from() {
+    let folder = trained();
+    let train = |extra: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_antumbra"));
+        command.current_dir(folder.path()).args(["train", "tiny.yaml", "-o", "a.safetensors"]).args(extra);
+        command.stderr(Stdio::piped());
+        command
+    };
+    let mut child = train(&["--set", "training.steps=1000000"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("train loss")));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    drop(lines);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let resumed = train(&["--resume", "--set", "training.steps=1"]).output().unwrap();
+    assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
 }
 
 #[test]
