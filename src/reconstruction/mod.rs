@@ -153,8 +153,16 @@ fn assumptions(settings: &Settings, observation: &Observation) -> Result<Vec<Str
         format!("systematic noise {} % of each amplitude", 100.0 * vlbi.systematic),
         format!("prior {}", settings.prior),
     ];
-    if vlbi.intra_site == IntraSite::Exclude {
-        said.push("baselines within one site are left out: they see flux from outside the image".into());
+    match (vlbi.intra_site, vlbi.total_flux(observation)?) {
+        (IntraSite::Exclude, _) => {
+            said.push("baselines within one site are left out: they see flux from outside the image".into());
+        }
+        (IntraSite::Total, Some(total)) => said.push(format!(
+            "baselines within one site see a total flux of {:.3} Jy +- {} %, from outside the image too",
+            total.flux,
+            100.0 * total.error
+        )),
+        _ => {}
     }
     Ok(said)
 }

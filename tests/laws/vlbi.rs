@@ -101,8 +101,11 @@ fn the_truth_fits_its_own_closures_and_station_gains_do_not_matter() {
     let mut total = [0.0; 2];
     const REPEATS: u64 = 20;
     for seed in 0..REPEATS {
+        let flux = Some(antumbra::units::Flux(1.6));
+        let total_flux = Some(antumbra::units::Flux(blob(&grid).iter().sum()));
+        let total_flux_error = 1e-3;
         let settings =
-            Vlbi { pixels: SIDE, systematic: 0.0, flux: Some(antumbra::units::Flux(1.6)), ..Vlbi::default() };
+            Vlbi { pixels: SIDE, systematic: 0.0, flux, total_flux, total_flux_error, ..Vlbi::default() };
         let problem = problem(&observation(seed), &settings, FRACTION, &compute).unwrap();
         let predicted = problem.forward.apply(&truth).unwrap();
         for (sum, likelihood) in total.iter_mut().zip(&problem.likelihoods) {

@@ -175,8 +175,16 @@ fn the_default_problem_of_m87_has_full_rank_closure_sets() {
         rows.len() + 1 - stations.len()
     };
     let expected: usize = time_stamps(&fitted).into_iter().map(independent).sum();
-    let all = counts(&build(&Vlbi { snr_cut: 0.0, ..settings }));
+    let all = counts(&build(&Vlbi { snr_cut: 0.0, ..settings.clone() }));
     assert_eq!(all[0], ("closure_phase", expected));
     assert_eq!(all[1].0, "log_closure_amplitude");
     assert_eq!(all[2..], [("flux", 1), ("centroid", 2)]);
+    // With the baselines within sites a log closure amplitude for every baseline, but for as many as there are stations.
+    let prepared = settings.prepare(&data).unwrap();
+    let amplitudes = |stamp: std::ops::Range<usize>| {
+        let rows = &prepared.visibilities[stamp];
+        let stations: std::collections::BTreeSet<_> = rows.iter().flat_map(|row| row.stations).collect();
+        rows.len().saturating_sub(stations.len())
+    };
+    assert_eq!(all[1].1, time_stamps(&prepared).into_iter().map(amplitudes).sum::<usize>());
 }

@@ -7,7 +7,7 @@ use super::{
     average::{Average, add_systematic, average},
     fourier::{Fourier, Pulse},
     likelihood::{
-        Amplitude, Centroid, ClosurePhase, ComplexVisibility, LogClosureAmplitude, Product, TotalFlux,
+        Amplitude, Centroid, ClosurePhase, ComplexVisibility, Known, LogClosureAmplitude, Product, TotalFlux,
         Visibilities, short_spacings,
     },
 };
@@ -46,9 +46,13 @@ pub enum DataProduct {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IntraSite {
+    /// They see the whole source, whose flux density is known, extended emission included: see [`Vlbi::total_flux`].
+    /// Closure amplitudes through them tie the amplitudes of long baselines to janskys, and so to the compact flux.
+    /// They take no part in other data products.
+    #[default]
+    Total,
     /// Left out of all data products: their amplitude holds extended emission (0.5 Jy or more for M87) that the
     /// image does not, and a triangle through them has a phase near zero whatever the image.
-    #[default]
     Exclude,
     /// Treated like any other baseline; right for a synthetic source without extended emission.
     Keep,
@@ -64,8 +68,13 @@ pub struct Vlbi {
     pub average: Average,
     /// Systematic noise as a fraction of each amplitude, added after averaging. Default: 0.02.
     pub systematic: f64,
-    /// What becomes of intra-site baselines. Default: they are left out.
+    /// What becomes of intra-site baselines. Default: they see the total flux.
     pub intra_site: IntraSite,
+    /// Flux density that intra-site baselines see, for example `1.2 Jy`. Default: the median of their amplitudes, which
+    /// is right where the gains of these stations are calibrated, as network calibration does.
+    pub total_flux: Option<units::Flux>,
+    /// Standard deviation of that flux density as a fraction. Default: 0.1.
+    pub total_flux_error: f64,
     /// Visibilities with a smaller signal-to-noise ratio form no closures: phase and log amplitude of noise are not
     /// Gaussian. Default: 3.
     pub snr_cut: f64,
@@ -94,7 +103,9 @@ impl Default for Vlbi {
             ],
             average: Average::Scan,
             systematic: 0.02,
-            intra_site: IntraSite::Exclude,
+            intra_site: IntraSite::default(),
+            total_flux: None,
+            total_flux_error: 0.1,
             snr_cut: 3.0,
             flux: None,
             flux_sigma: None,
@@ -154,7 +165,7 @@ impl Vlbi {
     /// Those of [`Vlbi::prepare`], or no visibilities left.
     pub fn fitted(&self, observation: &Observation) -> Result<Observation> {
         let mut fitted = self.prepare(observation)?;
-        if self.intra_site == IntraSite::Exclude {
+        if self.intra_site != IntraSite::Keep {
             fitted.visibilities.retain(|row| !is_intra_site(row));
         }
         match fitted.visibilities.is_empty() {
@@ -163,12 +174,44 @@ impl Vlbi {
         }
     }
 
+    /// Log closure amplitudes, through intra-site baselines too where they see the total flux.
+    fn amplitudes(&self, observation: &Observation, fitted: &Observation) -> Result<LogClosureAmplitude> {
+        let closures = LogClosureAmplitude::new(fitted, self.snr_cut)?;
+        let (IntraSite::Total, Some(known)) = (self.intra_site, self.total_flux(observation)?) else {
+            return Ok(closures);
+        };
+        let all = self.prepare(observation)?;
+        let mut place = 0..;
+        let places: Vec<_> =
+            all.visibilities.iter().map(|row| if is_intra_site(row) { None } else { place.next() }).collect();
+        closures.through(&all, self.snr_cut, &places, known)
+    }
+
     fn centroid_sigma(&self) -> Result<f64> {
         let sigma = self.centroid_sigma;
         match (1e-3..=1.0).contains(&sigma) {
             true => Ok(sigma),
             false => Err(Error::config("vlbi.centroid_sigma", format!("{sigma} is not within 0.001 to 1"))),
         }
+    }
+
+    /// Flux density of the whole source at intra-site spacings, where such baselines were observed.
+    ///
+    /// # Errors
+    /// A flux that is not positive, or an error outside 0.1 % to 100 %.
+    pub fn total_flux(&self, observation: &Observation) -> Result<Option<Known>> {
+        let error = self.total_flux_error;
+        if !(1e-3..=1.0).contains(&error) {
+            return Err(Error::config("vlbi.total_flux_error", format!("{error} is not within 0.001 to 1")));
+        }
+        let flux = match self.total_flux {
+            Some(flux) if flux.0 > 0.0 => Some(flux.0),
+            Some(flux) => {
+                return Err(Error::config("vlbi.total_flux", format!("`{flux}` is not positive")));
+            }
+            None => intra_site_amplitude(observation),
+        };
+        Ok(flux.map(|flux| Known { flux, error }))
     }
 
     /// Flux density of the compact source.
@@ -204,20 +247,23 @@ fn is_m87(source: &str) -> bool {
     ["M87", "3C274", "VIRGOA", "VIRA", "NGC4486"].contains(&name.to_ascii_uppercase().as_str())
 }
 
-fn intra_site_flux(observation: &Observation) -> Result<Flux> {
+/// Median amplitude of the intra-site baselines, Jy.
+fn intra_site_amplitude(observation: &Observation) -> Option<f64> {
     let rows = observation.visibilities.iter().filter(|row| is_intra_site(row));
     let mut amplitudes: Vec<f64> = rows.map(|row| row.value.norm()).collect();
     amplitudes.sort_by(f64::total_cmp);
-    match amplitudes.get(amplitudes.len() / 2) {
-        Some(&value) if value > 0.0 => Ok(Flux { value, sigma: 0.1 * value }),
-        _ => Err(Error::config(
+    amplitudes.get(amplitudes.len() / 2).copied().filter(|&value| value > 0.0)
+}
+
+fn intra_site_flux(observation: &Observation) -> Result<Flux> {
+    let value = intra_site_amplitude(observation).ok_or_else(|| {
+        let source = &observation.source;
+        Error::config(
             "vlbi.flux",
-            format!(
-                "no intra-site baseline tells the flux of {}; write for example 1 Jy",
-                observation.source
-            ),
-        )),
-    }
+            format!("no intra-site baseline tells the flux of {source}; write for example 1 Jy"),
+        )
+    })?;
+    Ok(Flux { value, sigma: 0.1 * value })
 }
 
 /// The posterior's problem of `observation` for a prior whose images are fractions of the total flux.
@@ -243,9 +289,7 @@ pub fn problem(
             DataProduct::Visibility => measured(ComplexVisibility::new(rows)),
             DataProduct::Amplitude => measured(Amplitude::new(rows)),
             DataProduct::ClosurePhase => measured(ClosurePhase::new(&fitted, settings.snr_cut)?),
-            DataProduct::LogClosureAmplitude => {
-                measured(LogClosureAmplitude::new(&fitted, settings.snr_cut)?)
-            }
+            DataProduct::LogClosureAmplitude => measured(settings.amplitudes(observation, &fitted)?),
             DataProduct::Flux => {
                 measured(TotalFlux { flux: flux.value, sigma: flux.sigma, spacings: rows.len() })
             }

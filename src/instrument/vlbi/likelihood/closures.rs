@@ -10,6 +10,7 @@ use crate::{
     Error, Result,
     instrument::vlbi::{
         Observation,
+        average::time_stamps,
         closure::{ClosureSet, above_noise, whiten},
         products::MeasuredClosure,
     },
@@ -75,6 +76,21 @@ impl<const N: usize> Measured<N> {
         DVector::from_iterator(self.data.len(), pairs.map(|(closure, data)| data - closure.sum(values)))
     }
 
+    /// Renumbers the visibilities to their `places` in the model; those without a place have the quantity `known`.
+    fn settle(&mut self, places: &[Option<usize>], known: f64) {
+        for (closure, data) in self.set.closures.iter_mut().zip(self.data.iter_mut()) {
+            for (index, factor) in &mut closure.terms {
+                match places[*index] {
+                    Some(place) => *index = place,
+                    None => {
+                        *data -= *factor * known;
+                        (*index, *factor) = (0, 0.0);
+                    }
+                }
+            }
+        }
+    }
+
     /// Adds the derivatives of the closures, times `slope` each, to those of the values they sum.
     fn pull_back(&self, slope: &DVector<f64>, gradient: &mut [f64]) {
         for (closure, slope) in self.set.closures.iter().zip(slope.iter()) {
@@ -96,6 +112,15 @@ pub struct Closures<Q, const N: usize> {
     quantity: PhantomData<Q>,
 }
 
+/// A visibility whose true amplitude is known: that of the whole source at a spacing too short to resolve it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Known {
+    /// Flux density, Jy.
+    pub flux: f64,
+    /// Fractional error, one for all times.
+    pub error: f64,
+}
+
 impl<Q: Quantity<N>, const N: usize> Closures<Q, N> {
     /// Closures of all visibilities with |V| >= `snr_cut` sigma.
     ///
@@ -103,10 +128,9 @@ impl<Q: Quantity<N>, const N: usize> Closures<Q, N> {
     /// No closure, or a visibility without amplitude or noise.
     pub fn new(observation: &Observation, snr_cut: f64) -> Result<Self> {
         let (kept, numbers) = above_noise(observation, snr_cut);
-        let values: Vec<f64> = observation.visibilities.iter().map(|row| Q::of(&row.value)).collect();
         let sets: Vec<_> = Q::independent(&kept)?
             .into_iter()
-            .map(|set| Measured::new(set.renumbered(&numbers), &values))
+            .map(|set| Measured::new(set.renumbered(&numbers), &quantities::<Q, N>(observation)))
             .collect::<Result<_>>()?;
         if sets.is_empty() {
             return Err(Error::config("data", Q::REMEDY));
@@ -114,6 +138,42 @@ impl<Q: Quantity<N>, const N: usize> Closures<Q, N> {
         let minimal = Q::minimal(&kept).into_iter().map(|closure| closure.renumbered(&numbers)).collect();
         Ok(Self { sets, minimal, rows: observation.visibilities.len(), quantity: PhantomData })
     }
+
+    /// The same with closures through `all` visibilities: those that are `known`, and those of the model at their
+    /// `places` in it. Chi-square stays that of the minimal set without the known ones.
+    ///
+    /// The error of what is known is the same at all T times. Each time stamp takes it as its own, larger by the root of T:
+    /// together they then tell as much of it as one measurement would.
+    ///
+    /// # Errors
+    /// A visibility without amplitude or noise.
+    pub fn through(
+        self,
+        all: &Observation,
+        snr_cut: f64,
+        places: &[Option<usize>],
+        known: Known,
+    ) -> Result<Self> {
+        let (mut kept, numbers) = above_noise(all, snr_cut);
+        let error = known.error * (time_stamps(&kept).len() as f64).sqrt();
+        for (row, number) in kept.visibilities.iter_mut().zip(&numbers) {
+            if places[*number].is_none() {
+                row.sigma = row.sigma.hypot(error * row.value.norm());
+            }
+        }
+        let value = Q::of(&Complex64::from(known.flux));
+        let settled = |set: ClosureSet<N>| {
+            let mut measured = Measured::new(set.renumbered(&numbers), &quantities::<Q, N>(all))?;
+            measured.settle(places, value);
+            Ok(measured)
+        };
+        let sets = Q::independent(&kept)?.into_iter().map(settled).collect::<Result<_>>()?;
+        Ok(Self { sets, ..self })
+    }
+}
+
+fn quantities<Q: Quantity<N>, const N: usize>(observation: &Observation) -> Vec<f64> {
+    observation.visibilities.iter().map(|row| Q::of(&row.value)).collect()
 }
 
 impl<Q: Quantity<N>, const N: usize> Product for Closures<Q, N> {
@@ -240,6 +300,53 @@ pub(super) mod laws {
             data.inspect(|data| replace(&mut product.sets, data));
             product
         });
+    }
+
+    /// Closures of all visibilities, through the baseline of stations 0 and 1, whose flux is known to be 1.2 Jy, too.
+    pub(super) fn through_a_known_baseline<Q: Quantity<N>, const N: usize>(
+        observation: &Observation,
+    ) -> Closures<Q, N> {
+        let is_known = |row: &Visibility| row.stations == [0, 1];
+        let mut others = observation.clone();
+        others.visibilities.retain(|row| !is_known(row));
+        let mut place = 0..;
+        let rows = observation.visibilities.iter();
+        let places: Vec<_> = rows.map(|row| if is_known(row) { None } else { place.next() }).collect();
+        let known = Known { flux: 1.2, error: 0.1 };
+        Closures::new(&others, 0.0).unwrap().through(observation, 0.0, &places, known).unwrap()
+    }
+
+    /// Gradient and draws of closures through a known baseline; they tell the absolute scale, whatever the gains.
+    pub(in super::super) fn a_known_baseline_tells_the_scale<Q: Quantity<N>, const N: usize>() {
+        let (mut observation, mut model) = observation();
+        let known: Vec<usize> = (0..20).filter(|&k| observation.visibilities[k].stations == [0, 1]).collect();
+        for k in known.iter().rev() {
+            model.remove(*k);
+        }
+        let product = through_a_known_baseline::<Q, N>(&observation);
+        let without = Closures::<Q, N>::new(&observation, 0.0).unwrap().count();
+        assert_eq!(product.count(), without);
+        laws::gradient_is_exact(&product, &model);
+        laws::draws_fit_the_density(&model, |data| {
+            let mut product = product.clone();
+            data.inspect(|data| replace(&mut product.sets, data));
+            product
+        });
+        // Data are the model behind gains, and the known baseline sees its flux.
+        let mut place = 0..;
+        let gains = [1.3, 0.6, 1.1, 0.9, 2.0];
+        for row in &mut observation.visibilities {
+            let [a, b] = row.stations;
+            let seen =
+                if row.stations == [0, 1] { Complex64::from(1.2) } else { model[place.next().unwrap()] };
+            row.value = gains[a] * gains[b] * seen;
+        }
+        let product = through_a_known_baseline::<Q, N>(&observation);
+        let misfit = |scale: f64| {
+            let model: Vec<_> = model.iter().map(|value| scale * value).collect();
+            product.residuals(&model).iter().map(|r| r * r).sum::<f64>()
+        };
+        assert!(misfit(1.0) < 1e-20 && misfit(1.2) > 0.5, "{} {}", misfit(1.0), misfit(1.2));
     }
 
     pub(in super::super) fn a_dark_image_gives_finite_values<Q: Quantity<N>, const N: usize>() {

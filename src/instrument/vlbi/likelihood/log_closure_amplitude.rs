@@ -73,6 +73,11 @@ mod tests {
     }
 
     #[test]
+    fn a_known_baseline_ties_log_closure_amplitudes_to_janskys() {
+        laws::a_known_baseline_tells_the_scale::<LogAmplitude, 4>();
+    }
+
+    #[test]
     fn a_dark_image_gives_finite_log_closure_amplitudes() {
         laws::a_dark_image_gives_finite_values::<LogAmplitude, 4>();
     }

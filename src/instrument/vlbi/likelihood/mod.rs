@@ -19,6 +19,7 @@ use rustfft::num_complex::Complex64;
 pub use self::{
     centroid::Centroid,
     closure_phase::{ClosurePhase, wrap},
+    closures::Known,
     flux::TotalFlux,
     log_closure_amplitude::LogClosureAmplitude,
     visibility::{Amplitude, ComplexVisibility},
