@@ -39,7 +39,7 @@ pub struct GibbsSettings {
     pub rounds: usize,
     /// Draws kept of each chain in a cycle, evenly spaced over the rounds after burn-in.
     pub draws: usize,
-    /// First r of a cycle: large enough for chains to leave their modes.
+    /// First r of a cycle: large enough for chains to forget where they start.
     pub start_level: f64,
     /// Final r, below what the data resolve: data noise grows by r in quadrature, chains move by about r a round.
     /// Scan-averaged closures of a bright source resolve less than 1/20.
@@ -60,11 +60,11 @@ pub struct GibbsSettings {
 impl Default for GibbsSettings {
     fn default() -> Self {
         Self {
-            cycles: 8,
-            anneal: 56,
+            cycles: 16,
+            anneal: 72,
             rounds: 4,
             draws: 1,
-            start_level: 4.0,
+            start_level: 24.0,
             final_level: 0.012,
             denoise: 5,
             leaps: 32,

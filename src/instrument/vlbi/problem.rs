@@ -82,7 +82,7 @@ pub struct Vlbi {
     pub flux: Option<units::Flux>,
     /// Standard deviation of that flux density, for example `0.1 Jy`.
     pub flux_sigma: Option<units::Flux>,
-    /// Standard deviation of the centroid along each axis, fraction of the field of view. Default: 0.02.
+    /// Standard deviation of the centroid along each axis, fraction of the field of view. Default: 0.04.
     pub centroid_sigma: f64,
     /// Brightness between pixel centres. Default: triangle.
     pub pulse: Pulse,
@@ -109,7 +109,7 @@ impl Default for Vlbi {
             snr_cut: 3.0,
             flux: None,
             flux_sigma: None,
-            centroid_sigma: 0.02,
+            centroid_sigma: 0.04,
             pulse: Pulse::Triangle,
             fov: Angle(160.0 * MICROARCSECOND),
             pixels: 64,
