@@ -1,8 +1,8 @@
-//! Writes a contact sheet of training images of the default black-hole prior: `training_images sheet.png [seed]`.
+//! Writes a contact sheet of training images: `training_images sheet.png [blackhole|organelle] [seed]`.
 
 use std::{error::Error, time::Instant};
 
-use antumbra::prior::simulate::blackhole::{Settings, Simulator};
+use antumbra::prior::simulate::{SimulatorSettings, organelle};
 use plotters::prelude::*;
 
 const PIXELS: usize = 64;
@@ -12,8 +12,12 @@ const DOWN: usize = 8;
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let file = arguments.next().unwrap_or_else(|| "training_images.png".to_string());
+    let settings = match arguments.next().as_deref() {
+        Some("organelle") => SimulatorSettings::Organelle(organelle::Settings::default()),
+        _ => SimulatorSettings::default(),
+    };
     let seed = arguments.next().map_or(Ok(0), |text| text.parse())?;
-    let simulator = Simulator::new(Settings::default(), PIXELS, seed)?;
+    let simulator = settings.build(PIXELS, seed)?;
 
     let cell = 2 * PIXELS as i32;
     let root = BitMapBackend::new(&file, (ACROSS as u32 * cell as u32, DOWN as u32 * cell as u32))

@@ -196,9 +196,7 @@ impl Train {
             dark: scaling.dark,
             architecture: settings.architecture.clone(),
             training: Provenance {
-                images:
-                    "simulated: accretion flows around Kerr holes, rings, crescents, disks, Gaussians, jets"
-                        .into(),
+                images: settings.images.simulator.words().into(),
                 count: images.training.len(),
                 images_sha256: images.training.hash(),
                 steps: training.finished(),

@@ -23,11 +23,18 @@ const LARGEST_WEIGHTS: u64 = 1 << 30;
 const USER_FOLDER: &str = "priors";
 
 /// Priors inside the program: name, card, weights.
-const BUILT_IN: [(&str, &str, &[u8]); 1] = [(
-    "blackhole64",
-    include_str!("../../data/priors/blackhole64.yaml"),
-    include_bytes!("../../data/priors/blackhole64.safetensors"),
-)];
+const BUILT_IN: [(&str, &str, &[u8]); 2] = [
+    (
+        "blackhole64",
+        include_str!("../../data/priors/blackhole64.yaml"),
+        include_bytes!("../../data/priors/blackhole64.safetensors"),
+    ),
+    (
+        "organelle64",
+        include_str!("../../data/priors/organelle64.yaml"),
+        include_bytes!("../../data/priors/organelle64.safetensors"),
+    ),
+];
 
 /// Description of a trained prior.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,7 +48,7 @@ pub struct Card {
     pub licence: String,
     /// What one pixel holds and how large it may be on the sky.
     pub pixel: String,
-    /// Flux fraction per network unit.
+    /// Flux fraction, or brightness relative to bright structures, per network unit.
     pub unit: f64,
     /// Network value of a dark pixel.
     pub dark: f64,

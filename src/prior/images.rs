@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::simulate::blackhole;
+use super::simulate::SimulatorSettings;
 use crate::{Error, Result, compute::Compute, io::atomic, rng::Rng};
 
 /// First index of held-out images, far above any training image.
@@ -33,16 +33,16 @@ pub struct ImageSettings {
     /// Number of images kept apart to measure the loss.
     pub held_out: usize,
     /// The simulated distribution.
-    pub blackhole: blackhole::Settings,
+    pub simulator: SimulatorSettings,
 }
 
 impl Default for ImageSettings {
     fn default() -> Self {
-        Self { seed: 1, count: 8192, held_out: 256, blackhole: blackhole::Settings::default() }
+        Self { seed: 1, count: 8192, held_out: 256, simulator: SimulatorSettings::default() }
     }
 }
 
-/// Square images of equal size, flux fraction per pixel.
+/// Square images of equal size, in the unit of the prior's card.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageSet {
     pixels: usize,
@@ -145,7 +145,7 @@ impl TrainingImages {
                 format!("count and held_out must lie between 1 and {MOST_IMAGES}"),
             ));
         }
-        let simulator = blackhole::Simulator::new(settings.blackhole.clone(), pixels, settings.seed)?;
+        let simulator = settings.simulator.build(pixels, settings.seed)?;
         let mut cached = Cache::open(cache, settings, pixels)?;
         let total = settings.count + settings.held_out;
         let mut simulate = |name: &str, first: u64, wanted: usize, before: usize| -> Result<ImageSet> {
@@ -183,7 +183,7 @@ struct Cache {
 impl Cache {
     /// An unreadable cache, or one of other settings, counts as empty.
     fn open(file: &Path, settings: &ImageSettings, pixels: usize) -> Result<Self> {
-        let key = (settings.seed, pixels, &settings.blackhole);
+        let key = (settings.seed, pixels, &settings.simulator);
         let key = serde_json::to_vec(&key).map_err(|e| Error::config("images", e.to_string()))?;
         let key = Tensor::new(key.as_slice(), &Device::Cpu)?;
         let stored = candle_core::safetensors::load(file, &Device::Cpu).unwrap_or_default();
@@ -252,11 +252,11 @@ mod tests {
     fn the_cache_grows_and_gives_the_same_images() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("cache.safetensors");
-        let blackhole: blackhole::Settings = serde_yaml::from_str(
-            "shares: {flow: 0.0, ring: 1.0, crescent: 0.0, disk: 0.0, gaussians: 0.0, pair: 0.0, jet: 0.0}",
+        let simulator: SimulatorSettings = serde_yaml::from_str(
+            "{name: blackhole, shares: {flow: 0.0, ring: 1.0, crescent: 0.0, disk: 0.0, gaussians: 0.0, pair: 0.0, jet: 0.0}}",
         )
         .unwrap();
-        let settings = ImageSettings { count: 3, held_out: 2, blackhole, seed: 1 };
+        let settings = ImageSettings { count: 3, held_out: 2, simulator, seed: 1 };
         let first = TrainingImages::simulate(&settings, 16, &file, |_, _| ()).unwrap();
         let more = ImageSettings { count: 5, ..settings.clone() };
         let mut made = Vec::new();

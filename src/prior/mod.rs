@@ -8,6 +8,7 @@ pub mod mixture;
 pub mod residual;
 pub mod reverse;
 pub mod simulate;
+pub mod tiled;
 pub mod train;
 pub mod unet;
 pub mod weights;

@@ -15,7 +15,7 @@ name: tiny
 images:
   count: 16
   held_out: 8
-  blackhole: {shares: {flow: 0, ring: 1, crescent: 0, disk: 1, gaussians: 0, pair: 0, jet: 0}}
+  simulator: {name: blackhole, shares: {flow: 0, ring: 1, crescent: 0, disk: 1, gaussians: 0, pair: 0, jet: 0}}
 architecture: {pixels: 16, widths: [8, 8], embedding: 8, groups: 4, blocks: [1, 1]}
 training: {steps: 8, batch: 4, checkpoint_every: 4}
 ";

@@ -9,9 +9,10 @@ mod turbulence;
 
 use std::f64::consts::PI;
 
+pub use super::range::Range;
 pub use flow::{Flow, FlowSettings};
 pub use kerr::{Kerr, Place, Ray};
-pub use settings::{Range, Settings, Shares};
+pub use settings::{Settings, Shares};
 pub use turbulence::{Turbulence, TurbulenceSettings};
 
 use self::{

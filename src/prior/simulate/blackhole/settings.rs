@@ -1,23 +1,7 @@
 //! The ranges that training images are drawn from.
 
-use super::{Kind, flow::FlowSettings};
-use crate::{Error, Result, rng::Rng};
-
-/// A closed range [low, high], written `[low, high]` in YAML.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Range(pub f64, pub f64);
-
-impl Range {
-    /// A uniform draw.
-    pub fn uniform(self, rng: &mut Rng) -> f64 {
-        self.0 + (self.1 - self.0) * rng.uniform()
-    }
-
-    /// A draw with uniform logarithm.
-    pub fn log_uniform(self, rng: &mut Rng) -> f64 {
-        (self.0.ln() + (self.1.ln() - self.0.ln()) * rng.uniform()).exp()
-    }
-}
+use super::{Kind, Range, flow::FlowSettings};
+use crate::{Error, Result};
 
 /// Shares of what the images show; they are normalised to a sum of one.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
