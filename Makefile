@@ -1,4 +1,5 @@
 # make demo    install what is missing, build, reconstruct the real M87* file into runs/m87
+# make demo-microscope   the same for a real image of microtubules, into runs/microtubules
 # make test    install what is missing, check formatting and lints, run every test
 # make bench   time the network, one step of the engine and one likelihood gradient
 # make bench-pytorch   the same network in PyTorch, side by side; installs PyTorch into target/bench/venv
@@ -7,7 +8,7 @@
 export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 ANTUMBRA := target/release/antumbra
 
-.PHONY: demo build test bench bench-pytorch deny clean
+.PHONY: demo demo-microscope build test bench bench-pytorch deny clean
 
 build: .tools/bin/cmake
 	cargo build --release
@@ -15,6 +16,9 @@ build: .tools/bin/cmake
 # Exit status 1 means: done, but a check failed. The summary and the report say which.
 demo: build
 	$(ANTUMBRA) reconstruct data/SR1_M87_2017_095_lo_hops_netcal_StokesI.uvfits -o runs/m87 --force || test $$? -eq 1
+
+demo-microscope: build
+	$(ANTUMBRA) reconstruct data/microtubules/mt_widefield.ome.tif --instrument data/microtubules/microscope.yaml -o runs/microtubules --force || test $$? -eq 1
 
 test: .tools/bin/cmake
 	cargo fmt --check

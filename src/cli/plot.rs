@@ -17,9 +17,10 @@ use crate::{
         average::{Average, average},
         problem::Vlbi,
     },
-    io::{cube_hdf5, uvfits},
+    io::{cube::Frame, cube_hdf5, uvfits},
     manifest::read_json,
     plot::{self, Beam, Figure, Format, RunFigures, Traces, report},
+    reconstruction,
     units::{self, Dimension},
 };
 
@@ -77,6 +78,9 @@ impl Plot {
     fn of_run(&self) -> Result<Vec<Figure>> {
         let file = |name: &str| self.input.join(name);
         let cube = cube_hdf5::read(&file("posterior.h5"))?;
+        if let Frame::Microscope(_) = cube.frame {
+            return reconstruction::draw(&self.input);
+        }
         let config = file("config.yaml");
         let settings: Settings = serde_json::from_value(config::read_yaml(&config)?)
             .map_err(|error| Error::format(&config, "settings", error.to_string()))?;

@@ -10,8 +10,13 @@ use super::progress::Progress;
 use crate::{
     Error, Result,
     config::{self, Layers},
-    instrument::vlbi::array::Array,
-    reconstruction::{Directory, Reconstruction, Settings},
+    instrument::{
+        file::{self, Kind},
+        microscope::Microscope,
+        vlbi::array::Array,
+    },
+    io::stack::recognise,
+    reconstruction::{self, Directory, Reconstruction, Settings},
 };
 
 /// Sample the posterior; write cube, diagnostics, figures and manifest
@@ -61,6 +66,12 @@ pub(super) struct Reconstruct {
     /// Draw no figures
     #[arg(long)]
     no_plots: bool,
+    /// Voxel size of a stack along Z, Y, X, or Y, X, for example "200 nm,65 nm,65 nm" [default: the file's]
+    #[arg(long, value_delimiter = ',')]
+    voxel: Vec<String>,
+    /// Write an ImageJ hyperstack besides OME-TIFF
+    #[arg(long)]
+    imagej: bool,
 }
 
 impl Reconstruct {
@@ -77,28 +88,43 @@ impl Reconstruct {
         let settings: Settings = layers.resolve()?;
         super::use_threads(settings.threads)?;
         let directory = self.directory(&settings)?;
-        let reconstruction = Reconstruction::prepare(settings)?;
-        for assumption in &reconstruction.assumptions {
-            super::note(&format!("assumed: {assumption}"));
-        }
+        let parts = reconstruction::split(&settings)?;
         if self.dry_run {
-            super::print(&format!("{}\n", reconstruction.describe()));
-            return Ok(ExitCode::SUCCESS);
+            return describe(parts);
         }
         self.check_free(&directory)?;
         let stop = super::stop_on_interrupt()?;
-        let outcome = reconstruction.run(&directory, self.resume, &stop, &mut Progress::new())?;
-        super::print(&outcome.summary);
-        Ok(if outcome.passed { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        let (mut passed, mut folders) = (true, Vec::new());
+        for (name, part) in parts {
+            let folder = name.map_or(directory.clone(), |name| directory.join(name));
+            let reconstruction = prepare(part)?;
+            let resume = self.resume && Directory::is_used(&folder);
+            let outcome = reconstruction.run(&folder, resume, &stop, &mut Progress::new())?;
+            super::print(&outcome.summary);
+            passed &= outcome.passed;
+            folders.push(folder);
+        }
+        reconstruction::finish(&settings, &folders, &directory)?;
+        Ok(if passed { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    }
+
+    /// The settings that suit the kind of data.
+    fn defaults(&self, run_file: Option<&Value>) -> Result<Settings> {
+        let named = run_file.and_then(|run| run.get("data")).and_then(Value::as_str).map(Path::new);
+        let data = if run_file.is_some() { named } else { Some(self.input.as_path()) };
+        Ok(match data.map(recognise).transpose()?.flatten() {
+            Some(_) => Settings::for_stacks(),
+            None => Settings::default(),
+        })
     }
 
     /// Defaults < instrument < run file < environment < `--set` < flags.
     fn layers(&self) -> Result<Layers> {
-        let mut layers = Layers::defaults(&Settings::default())?;
         let run_file = is_yaml(&self.input).then(|| config::read_yaml(&self.input)).transpose()?;
+        let mut layers = Layers::defaults(&self.defaults(run_file.as_ref())?)?;
         let named = run_file.as_ref().and_then(|run| run.get("instrument")).and_then(Value::as_str);
         if let Some(name) = self.instrument.as_deref().or(named) {
-            layers.merge(Array::find(name)?.reconstruct, name);
+            layers.merge(settings_of(name)?, name);
         }
         if let Some(run) = run_file {
             layers.merge(run, &self.input.display().to_string());
@@ -130,6 +156,16 @@ impl Reconstruct {
         put("device", self.device.as_ref().map(|name| json!(name)));
         put("threads", self.threads.map(|count| json!(count)));
         put("plots", self.no_plots.then_some(json!(false)));
+        let mut stack = Map::new();
+        if !self.voxel.is_empty() {
+            stack.insert("voxel".into(), json!(self.voxel));
+        }
+        if self.imagej {
+            stack.insert("imagej".into(), json!(true));
+        }
+        if !stack.is_empty() {
+            flags.insert("stack".into(), Value::Object(stack));
+        }
         Value::Object(flags)
     }
 
@@ -150,6 +186,33 @@ impl Reconstruct {
         }
         Ok(())
     }
+}
+
+/// Reads data and prior and says what was assumed.
+fn prepare(settings: Settings) -> Result<Reconstruction> {
+    let reconstruction = Reconstruction::prepare(settings)?;
+    for assumption in &reconstruction.assumptions {
+        super::note(&format!("assumed: {assumption}"));
+    }
+    Ok(reconstruction)
+}
+
+/// Says what a run would do; all channels and times are treated like the first.
+fn describe(parts: Vec<(Option<String>, Settings)>) -> Result<ExitCode> {
+    let count = parts.len();
+    if let Some((_, first)) = parts.into_iter().next() {
+        let times = if count > 1 { format!("{count} times ") } else { String::new() };
+        super::print(&format!("{times}{}\n", prepare(first)?.describe()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Settings that suit an instrument, in the layout of a run file.
+fn settings_of(instrument: &str) -> Result<Value> {
+    Ok(match file::kind(&file::text(instrument)?, instrument)? {
+        Kind::Widefield => Microscope::find(instrument)?.reconstruct,
+        Kind::Vlbi => Array::find(instrument)?.reconstruct,
+    })
 }
 
 fn is_yaml(file: &Path) -> bool {

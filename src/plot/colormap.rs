@@ -9,6 +9,8 @@ pub enum Colormap {
     Heat,
     /// Viridis of matplotlib (CC0).
     Viridis,
+    /// Black to white.
+    Grey,
 }
 
 impl Colormap {
@@ -18,6 +20,7 @@ impl Colormap {
         match self {
             Self::Heat => HEAT[(t * (HEAT_COLOURS - 1) as f64).round() as usize],
             Self::Viridis => viridis(t),
+            Self::Grey => [(255.0 * t).round() as u8; 3],
         }
     }
 }

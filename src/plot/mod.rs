@@ -14,6 +14,7 @@ pub mod report;
 mod residuals;
 mod ring;
 mod sky;
+mod stack;
 mod style;
 mod ticks;
 mod traces;
@@ -36,6 +37,7 @@ pub use psf::psf;
 pub use residuals::residuals;
 pub use ring::ring;
 pub use sky::Beam;
+pub use stack::StackFigures;
 pub use traces::{Traces, traces};
 pub use uv::coverage;
 

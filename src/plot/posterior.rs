@@ -106,7 +106,7 @@ fn compass(canvas: &Canvas, rect: Rect) -> Result<()> {
 }
 
 /// At most `wanted` indices spread evenly over `count` samples.
-fn chosen(count: usize, wanted: usize) -> Vec<usize> {
+pub(crate) fn chosen(count: usize, wanted: usize) -> Vec<usize> {
     let wanted = wanted.min(count);
     (0..wanted).map(|k| k * count / wanted).collect()
 }

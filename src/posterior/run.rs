@@ -66,7 +66,7 @@ pub fn run(
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<()> {
-    let first = if settings.resume { restore(solver, settings)? } else { 0 };
+    let first = if settings.resume { restore(solver, &settings.checkpoint, &settings.device)? } else { 0 };
     let mut metrics = Metrics::open(&settings.metrics, first)?;
     let total = solver.steps();
     for index in first..total {
@@ -141,13 +141,15 @@ fn save(solver: &dyn Solver, finished: usize, path: &Path) -> Result<()> {
 }
 
 /// Gives the checkpoint to the solver and returns the number of finished steps.
-fn restore(solver: &mut dyn Solver, settings: &RunSettings) -> Result<usize> {
-    let path = &settings.checkpoint;
+///
+/// # Errors
+/// A checkpoint that is missing, damaged or of another run.
+pub fn restore(solver: &mut dyn Solver, path: &Path, device: &Device) -> Result<usize> {
     if !path.is_file() {
         return Err(Error::config("--resume", format!("there is no checkpoint {}", path.display())));
     }
     let damaged = |_| Error::format(path, "header", "not a checkpoint; start again without --resume");
-    let mut state: TensorMap = candle_core::safetensors::load(path, &settings.device).map_err(damaged)?;
+    let mut state: TensorMap = candle_core::safetensors::load(path, device).map_err(damaged)?;
     let foreign = || {
         let problem = "does not belong to this run; start again without --resume";
         Error::format(path, FINISHED, problem)

@@ -4,66 +4,60 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use super::{Directory, Reconstruction, outcome::checks};
+use super::{
+    Directory, Drawn, Reconstruction,
+    outcome::{checks, draws, take},
+};
 use crate::{
-    Error, Result,
-    features::{RingPosterior, ring::Search},
-    io::{cube::Cube, cube_hdf5, image},
-    plot::Traces,
-    posterior::{
-        diagnostics::Diagnostics,
-        truth::{self, Alignment},
-    },
+    Result,
+    io::cube_hdf5,
+    manifest::{self, Manifest},
+    plot::{Figure, Traces, report},
+    posterior::{diagnostics::Diagnostics, run, truth},
 };
 
 /// Recomputes all checks of the run in `root`; `truth` is an image that was simulated from.
 ///
-/// Closures leave the position of the image free, so samples are shifted onto the truth before pixels are compared.
+/// Closures leave the position of a sky image free, so its samples are shifted onto the truth before pixels are compared.
 ///
 /// # Errors
 /// A directory without a finished run, or an image that cannot be read.
 pub fn diagnose(root: &Path, truth: Option<&Path>) -> Result<Diagnostics> {
     let (directory, settings) = Directory::read(root)?;
-    let run = Reconstruction::prepare(settings)?;
+    let mut run = Reconstruction::prepare(settings)?;
     let cube = cube_hdf5::read(&directory.file("posterior.h5"))?;
-    let samples = samples(&cube)?;
-    let length = chain_length(&cube.chains).ok_or_else(|| {
-        Error::format(&directory.file("posterior.h5"), "/chain", "chains of unequal length; run again")
-    })?;
-    let [count, z, y, x] = *cube.samples.shape() else { return Err(Error::config("samples", "not a cube")) };
-    let draws = run.problem.scaling.to_network(&samples)?.reshape((count / length, length, z, y, x))?;
-    let ring = RingPosterior::measure(&cube, &Search::default());
-    let mut diagnostics = checks(&run, &draws, &ring, &Traces::read(&directory.metrics())?)?;
+    run::restore(run.solver.as_mut(), &directory.checkpoint(), &run.compute.device)?;
+    let traces = Traces::read(&directory.metrics())?;
+    let draws = draws(&run)?;
+    let mut diagnostics = checks(&run, &draws, &traces)?;
+    let drawn = Drawn { cube: &cube, draws: &draws, problem: &run.problem, traces: &traces };
+    take(&mut diagnostics, run.subject.findings(&drawn, false)?);
     if let Some(file) = truth {
-        let pixels = image::read(file)?.onto(&cube.grid);
-        let truth = Tensor::from_iter(pixels.iter().map(|&v| v as f32), &Device::Cpu)?.reshape((1, y, x))?;
-        diagnostics.truth = truth::compare(&samples, &truth, Alignment::Shift)?;
+        let (image, alignment) = run.subject.truth(file, &cube.grid)?;
+        let values: Vec<f32> = image.iter().copied().collect();
+        let image = Tensor::from_vec(values, image.shape(), &Device::Cpu)?;
+        let samples: Vec<f32> = cube.samples.iter().copied().collect();
+        let samples = Tensor::from_vec(samples, cube.samples.shape(), &Device::Cpu)?;
+        diagnostics.truth = truth::compare(&samples, &image, alignment)?;
     }
-    crate::manifest::write_json(&diagnostics, &directory.diagnostics())?;
+    manifest::write_json(&diagnostics, &directory.diagnostics())?;
     Ok(diagnostics)
 }
 
-fn samples(cube: &Cube) -> Result<Tensor> {
-    let values: Vec<f32> = cube.samples.iter().copied().collect();
-    Ok(Tensor::from_vec(values, cube.samples.shape(), &Device::Cpu)?)
-}
-
-/// Number of samples of each chain, if all have the same.
-fn chain_length(chains: &[u32]) -> Option<usize> {
-    let length = chains.iter().take_while(|chain| Some(*chain) == chains.first()).count();
-    let equal = length > 0
-        && chains.chunks(length).all(|block| block.len() == length && block.iter().all(|c| *c == block[0]));
-    equal.then_some(length)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::chain_length;
-
-    #[test]
-    fn chains_must_have_equal_lengths() {
-        assert_eq!(chain_length(&[0, 0, 1, 1, 2, 2]), Some(2));
-        assert_eq!(chain_length(&[0, 0, 1]), None);
-        assert_eq!(chain_length(&[]), None);
-    }
+/// Draws the figures of the finished run in `root` again and writes its report anew.
+///
+/// # Errors
+/// A directory without a finished run, or a figure that cannot be drawn.
+pub fn draw(root: &Path) -> Result<Vec<Figure>> {
+    let (directory, settings) = Directory::read(root)?;
+    let cube = cube_hdf5::read(&directory.file("posterior.h5"))?;
+    let diagnostics: Diagnostics = manifest::read_json(&directory.diagnostics())?;
+    let made: Manifest = manifest::read_json(&directory.file("manifest.json"))?;
+    let traces = Traces { rhat: diagnostics.rhat_max, ..Traces::read(&directory.metrics())? };
+    let mut run = Reconstruction::prepare(settings)?;
+    run::restore(run.solver.as_mut(), &directory.checkpoint(), &run.compute.device)?;
+    let drawn = Drawn { cube: &cube, draws: &draws(&run)?, problem: &run.problem, traces: &traces };
+    let figures = run.subject.findings(&drawn, true)?.figures;
+    report::write(&diagnostics, &made, &figures, &directory.file("report.html"))?;
+    Ok(figures)
 }

@@ -5,28 +5,27 @@ mod directory;
 mod log;
 mod outcome;
 mod settings;
+mod sky;
+pub mod stack;
+mod subject;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-pub use diagnose::diagnose;
+pub use diagnose::{diagnose, draw};
 pub use directory::Directory;
 pub use outcome::{Outcome, summary};
 pub use settings::Settings;
+pub use stack::StackSettings;
+pub use subject::{Drawn, Findings, Subject};
 
 use log::Log;
 
 use crate::{
-    Error, Result,
+    Result,
     compute::Compute,
-    instrument::{
-        Problem,
-        vlbi::{
-            Observation,
-            problem::{self, IntraSite},
-        },
-    },
-    io::{cube::SkyFrame, uvfits},
+    instrument::Problem,
+    io::stack::{file_of, recognise},
     manifest::{self, Input, Stopwatch},
     posterior::{
         Solver,
@@ -35,7 +34,6 @@ use crate::{
     prior::{
         Denoiser,
         card::{Card, Prior},
-        unet::UNet,
     },
     rng::Rng,
 };
@@ -47,16 +45,14 @@ const CHECKPOINT_EVERY: usize = 20;
 pub struct Reconstruction {
     /// Resolved settings.
     pub settings: Settings,
-    /// The file's data as they are.
-    pub observation: Observation,
-    /// The data that are fitted: averaged, with systematic noise.
-    pub fitted: Observation,
+    /// What is shown, with its data.
+    pub subject: Box<dyn Subject>,
     /// Likelihood of the fitted data.
     pub problem: Problem,
     /// The prior's card.
     pub card: Card,
     /// The prior.
-    pub prior: UNet,
+    pub prior: Box<dyn Denoiser>,
     /// Defaults that the user did not choose, in words.
     pub assumptions: Vec<String>,
     input: Input,
@@ -64,31 +60,55 @@ pub struct Reconstruction {
     solver: Box<dyn Solver>,
 }
 
+/// What the kind of data decides.
+struct Prepared {
+    subject: Box<dyn Subject>,
+    problem: Problem,
+    prior: Box<dyn Denoiser>,
+    assumptions: Vec<String>,
+}
+
+/// The settings of each reconstruction that a data file gives, with the folder of its own below the run directory if there
+/// are several: one of an observation of the sky, one for every channel and time of a stack.
+///
+/// # Errors
+/// A file that cannot be read, or a choice of channels and times that it does not have.
+pub fn split(settings: &Settings) -> Result<Vec<(Option<String>, Settings)>> {
+    match recognise(settings.data()?)? {
+        Some(_) => stack::split(settings),
+        None => Ok(vec![(None, settings.clone())]),
+    }
+}
+
+/// Writes into the run directory what all reconstructions of a file give together, once they are done in their folders.
+///
+/// # Errors
+/// A reconstruction that is not finished, or a file that cannot be written.
+pub fn finish(settings: &Settings, folders: &[PathBuf], directory: &Path) -> Result<()> {
+    match recognise(settings.data()?)? {
+        Some(_) => stack::assemble(settings, folders, directory),
+        None => Ok(()),
+    }
+}
+
 impl Reconstruction {
-    /// Reads data and prior and sets up problem and solver.
+    /// Reads data and prior and sets up problem and solver; `settings` are of one reconstruction, see [`split`].
     ///
     /// # Errors
     /// Settings or files that cannot be used.
     pub fn prepare(settings: Settings) -> Result<Self> {
         settings.validate()?;
-        let data = settings.data.clone().ok_or_else(|| Error::config("data", "no data file; name one"))?;
         let compute = Compute::named(&settings.device)?;
-        let input = manifest::hash_file(&data)?;
-        let observation = uvfits::read(&data)?.observation(&data)?;
+        let input = manifest::hash_file(&file_of(settings.data()?))?;
         let found = Prior::find(&settings.prior)?;
-        let prior = found.network(&compute)?;
-        let [_, ny, nx] = prior.shape();
-        if [ny, nx] != [settings.vlbi.pixels; 2] {
-            let problem = format!("the prior {} makes {ny} x {nx} images; use that", settings.prior);
-            return Err(Error::config("vlbi.pixels", problem));
-        }
-        let fitted = settings.vlbi.fitted(&observation)?;
-        let problem = problem::problem(&observation, &settings.vlbi, found.scaling(), &compute)?;
+        let Prepared { subject, problem, prior, assumptions } = match recognise(settings.data()?)? {
+            Some(_) => stack::prepare(&settings, &found, &compute)?,
+            None => sky::prepare(&settings, &found, &compute)?,
+        };
         let rng = Rng::new(settings.seed);
-        let solver = settings.solver.build(&problem, &prior, &rng, &compute)?;
-        let assumptions = assumptions(&settings, &observation)?;
+        let solver = settings.solver.build(&problem, prior.as_ref(), &rng, &compute)?;
         let card = found.card;
-        Ok(Self { settings, observation, fitted, problem, card, prior, assumptions, input, compute, solver })
+        Ok(Self { settings, subject, problem, card, prior, assumptions, input, compute, solver })
     }
 
     /// What a run would do, for `--dry-run`.
@@ -100,13 +120,15 @@ impl Reconstruction {
             .map(|likelihood| format!("{} {}", likelihood.count(), likelihood.name()))
             .collect();
         let chains = self.settings.solver.chains();
-        format!("{chains} chains, {} steps, fitted to {}", self.solver.steps(), data.join(", "))
+        let [z, y, x] = self.prior.shape();
+        let steps = self.solver.steps();
+        format!("{chains} chains of {z} x {y} x {x} voxels, {steps} steps, fitted to {}", data.join(", "))
     }
 
     /// Runs the solver and writes everything that a run directory holds.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] once `stop` is set, after a checkpoint; failures of solver and output.
+    /// [`crate::Error::Interrupted`] once `stop` is set, after a checkpoint; failures of solver and output.
     pub fn run(
         mut self,
         directory: &Path,
@@ -125,44 +147,8 @@ impl Reconstruction {
         };
         let rng = Rng::new(self.settings.seed);
         let mut log = Log::open(&directory.file("log.txt"), resume, &self.assumptions, observer)?;
-        run::run(self.solver.as_mut(), &self.problem, &self.prior, &rng, &run, stop, &mut log)?;
+        run::run(self.solver.as_mut(), &self.problem, self.prior.as_ref(), &rng, &run, stop, &mut log)?;
         watch.lap("sampling");
         Outcome::write(&self, &directory, watch)
     }
-
-    /// Place, frequency and date of the observation.
-    fn sky(&self) -> SkyFrame {
-        let observation = &self.observation;
-        SkyFrame {
-            source: observation.source.clone(),
-            ra_deg: observation.ra_deg,
-            dec_deg: observation.dec_deg,
-            frequency_hz: observation.frequency_hz,
-            mjd: observation.mjd,
-        }
-    }
-}
-
-/// What was taken for granted, for the user to check.
-fn assumptions(settings: &Settings, observation: &Observation) -> Result<Vec<String>> {
-    let vlbi = &settings.vlbi;
-    let flux = vlbi.compact_flux(observation)?;
-    let mut said = vec![
-        format!("field of view {} with {} x {} pixels", vlbi.fov, vlbi.pixels, vlbi.pixels),
-        format!("compact flux {:.3} +- {:.3} Jy", flux.value, flux.sigma),
-        format!("systematic noise {} % of each amplitude", 100.0 * vlbi.systematic),
-        format!("prior {}", settings.prior),
-    ];
-    match (vlbi.intra_site, vlbi.total_flux(observation)?) {
-        (IntraSite::Exclude, _) => {
-            said.push("baselines within one site are left out: they see flux from outside the image".into());
-        }
-        (IntraSite::Total, Some(total)) => said.push(format!(
-            "baselines within one site see a total flux of {:.3} Jy +- {} %, from outside the image too",
-            total.flux,
-            100.0 * total.error
-        )),
-        _ => {}
-    }
-    Ok(said)
 }

@@ -1,20 +1,17 @@
 //! From draws to files: cube, diagnostics, figures, report, manifest.
 
-use std::collections::BTreeMap;
-
 use candle_core::{DType, Device, Tensor};
 use ndarray::Array4;
 
-use super::{Directory, Reconstruction};
+use super::{Directory, Drawn, Findings, Reconstruction};
 use crate::{
     Error, Result,
-    features::{RingPosterior, ring::Search},
     io::{
-        cube::{Cube, Frame, Provenance},
-        cube_fits, cube_hdf5,
+        cube::{Cube, Provenance},
+        cube_hdf5,
     },
     manifest::{self, Manifest, Stopwatch},
-    plot::{self, Beam, Format, RunFigures, Traces, report},
+    plot::{self, Figure, Format, Traces, report},
     posterior::diagnostics::Diagnostics,
 };
 
@@ -32,50 +29,46 @@ pub struct Outcome {
 impl Outcome {
     /// Writes everything but checkpoint and metrics, which the run loop wrote.
     pub(super) fn write(run: &Reconstruction, directory: &Directory, mut watch: Stopwatch) -> Result<Self> {
-        let draws = run.solver.draws()?.to_device(&Device::Cpu)?;
-        let draws = thin(&draws, run.settings.samples)?;
+        let draws = draws(run)?;
         let cube = cube(run, &draws, directory)?;
-        cube_fits::write(&cube, &directory.file("posterior.fits"))?;
+        run.subject.write(&cube, directory)?;
         cube_hdf5::write(&cube, &directory.file("posterior.h5"))?;
-        let ring = RingPosterior::measure(&cube, &Search::default());
         let traces = Traces::read(&directory.metrics())?;
-        let diagnostics = checks(run, &draws, &ring, &traces)?;
-        manifest::write_json(&diagnostics, &directory.diagnostics())?;
+        let mut diagnostics = checks(run, &draws, &traces)?;
         watch.lap("diagnostics");
         let traces = Traces { rhat: diagnostics.rhat_max, ..traces };
-        let figures = RunFigures {
-            cube: &cube,
-            observation: &run.fitted,
-            pulse: run.settings.vlbi.pulse,
-            beam: Beam::default(),
-            ring: &ring,
-            traces: &traces,
-        };
-        let drawn = if run.settings.plots { figures.draw()? } else { Vec::new() };
-        plot::save(&drawn, &directory.file("figures"), &[Format::Png, Format::Svg, Format::Pdf])?;
+        let drawn = Drawn { cube: &cube, draws: &draws, problem: &run.problem, traces: &traces };
+        let figures = take(&mut diagnostics, run.subject.findings(&drawn, run.settings.plots)?);
+        manifest::write_json(&diagnostics, &directory.diagnostics())?;
+        plot::save(&figures, &directory.file("figures"), &[Format::Png, Format::Svg, Format::Pdf])?;
         watch.lap("figures");
         let manifest = manifest(run, directory, watch);
         manifest.write(&directory.file("manifest.json"))?;
         let report = directory.file("report.html");
-        report::write(&diagnostics, &manifest, &drawn, &report)?;
+        report::write(&diagnostics, &manifest, &figures, &report)?;
         let summary =
             format!("{}: {}report: {}\n", cube.frame.source(), summary(&diagnostics), report.display());
         Ok(Self { passed: diagnostics.warnings.is_empty(), diagnostics, summary })
     }
 }
 
-/// All checks of `draws` `[chains, draws, Z, Y, X]`, network unit.
-pub(super) fn checks(
-    run: &Reconstruction,
-    draws: &Tensor,
-    ring: &RingPosterior,
-    traces: &Traces,
-) -> Result<Diagnostics> {
+/// The checks of `draws` `[chains, draws, Z, Y, X]`, network unit, that every kind of image has.
+pub(super) fn checks(run: &Reconstruction, draws: &Tensor, traces: &Traces) -> Result<Diagnostics> {
     let mut diagnostics = Diagnostics::of(&run.problem, &draws.to_device(&run.compute.device)?)?;
     diagnostics.kl_bound = traces.kl_bound.last().map(|point| point[1]);
-    diagnostics.features = features(ring);
-    diagnostics.warnings.extend(ring.warnings());
     Ok(diagnostics)
+}
+
+/// Adds what was read off the samples to the checks, and gives back the figures.
+pub(super) fn take(diagnostics: &mut Diagnostics, findings: Findings) -> Vec<Figure> {
+    diagnostics.features = findings.features;
+    diagnostics.warnings.extend(findings.warnings);
+    findings.figures
+}
+
+/// The draws `[chains, draws, Z, Y, X]` of a finished run that it shows, network unit.
+pub(super) fn draws(run: &Reconstruction) -> Result<Tensor> {
+    thin(&run.solver.draws()?.to_device(&Device::Cpu)?, run.settings.samples)
 }
 
 /// At least `samples` draws `[chains, draws, Z, Y, X]`, the last of each chain, as evenly spaced as they come.
@@ -95,23 +88,19 @@ fn cube(run: &Reconstruction, draws: &Tensor, directory: &Directory) -> Result<C
     let values: Vec<f32> = images.flatten_all()?.to_vec1()?;
     let samples = Array4::from_shape_vec((chains * length, z, y, x), values)
         .map_err(|e| Error::config("posterior draws", e.to_string()))?;
+    let (samples, grid) = run.subject.shown(samples);
     Ok(Cube {
         samples,
         chains: (0..chains * length).map(|i| (i / length) as u32).collect(),
-        grid: *run.problem.forward.grid(),
-        unit: "Jy/pixel".into(),
-        frame: Frame::Sky(run.sky()),
+        grid,
+        unit: run.subject.unit(),
+        frame: run.subject.frame(),
         provenance: Provenance {
             seed: run.settings.seed,
             prior: run.settings.prior.clone(),
             config_sha256: directory.config_sha256.clone(),
         },
     })
-}
-
-fn features(ring: &RingPosterior) -> BTreeMap<String, crate::features::Interval> {
-    let found = ring.summary().into_iter();
-    found.filter_map(|(name, interval)| Some((name.to_string(), interval?))).collect()
 }
 
 fn manifest(run: &Reconstruction, directory: &Directory, watch: Stopwatch) -> Manifest {

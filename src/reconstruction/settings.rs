@@ -1,13 +1,18 @@
 //! Settings of a reconstruction: what `config.yaml` holds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, instrument::vlbi::Vlbi, posterior::SolverSettings};
+use super::stack::StackSettings;
+use crate::{
+    Error, Result,
+    instrument::{microscope, vlbi::Vlbi},
+    posterior::{SolverSettings, StartSettings, langevin::LangevinSettings},
+};
 
-/// The prior of a run that names none.
-const DEFAULT_PRIOR: &str = "blackhole64";
+/// The prior of a run that names none, for visibilities and for stacks.
+const DEFAULT_PRIORS: [&str; 2] = ["blackhole64", "organelle64"];
 
 /// Settings of a reconstruction; every field has a default but `data`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,6 +28,10 @@ pub struct Settings {
     pub solver: SolverSettings,
     /// How visibilities become a likelihood.
     pub vlbi: Vlbi,
+    /// How a stack is read and cut.
+    pub stack: StackSettings,
+    /// How a stack becomes a likelihood.
+    pub microscope: microscope::problem::Settings,
     /// Number of posterior samples in the cube.
     pub samples: usize,
     /// Seed of all random numbers.
@@ -40,9 +49,11 @@ impl Default for Settings {
         Self {
             data: None,
             instrument: None,
-            prior: DEFAULT_PRIOR.into(),
+            prior: DEFAULT_PRIORS[0].into(),
             solver: SolverSettings::default(),
             vlbi: Vlbi::default(),
+            stack: StackSettings::default(),
+            microscope: microscope::problem::Settings::default(),
             samples: 256,
             seed: 1,
             device: "auto".into(),
@@ -53,6 +64,32 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Defaults for stacks: fewer chains, because each holds a large image, and a sampler of one evaluation a step.
+    pub fn for_stacks() -> Self {
+        let start = StartSettings { chains: 8, draw_steps: 12 };
+        let sampling = LangevinSettings {
+            anneal: 100,
+            iterations: 150,
+            draws: 8,
+            level: 0.12,
+            ..LangevinSettings::default()
+        };
+        Self {
+            prior: DEFAULT_PRIORS[1].into(),
+            solver: SolverSettings::Langevin { start, sampling },
+            samples: 64,
+            ..Self::default()
+        }
+    }
+
+    /// The data file.
+    ///
+    /// # Errors
+    /// None is named.
+    pub fn data(&self) -> Result<&Path> {
+        self.data.as_deref().ok_or_else(|| Error::config("data", "no data file; name one"))
+    }
+
     /// Refuses values that no run can have.
     ///
     /// # Errors

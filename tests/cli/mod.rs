@@ -4,5 +4,6 @@ mod inspect;
 mod plot;
 mod psf;
 mod reconstruct;
+mod stack;
 mod training;
 mod vlbi;

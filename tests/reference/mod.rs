@@ -1,6 +1,7 @@
 //! Numbers from the tools that the field trusts.
 
 mod microscope;
+mod microtubules;
 mod psf;
 mod stack_output;
 mod stacks;

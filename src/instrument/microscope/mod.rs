@@ -10,6 +10,7 @@ pub mod noise;
 pub mod optics;
 pub mod problem;
 pub mod psf;
+pub mod richardson_lucy;
 
 pub use convolve::Convolution;
 pub use description::Microscope;

@@ -16,9 +16,9 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use ndarray::{Array2, Array4};
+use ndarray::{Array2, Array3, Array4};
 
 use crate::{Error, Result};
 
@@ -160,6 +160,19 @@ impl Stack {
         Array4::from_shape_vec((channels, z, y, x), values).map_err(|e| Error::config("stack", e.to_string()))
     }
 
+    /// One channel at one time, `[Z, Y, X]`; see [`Stack::read`].
+    ///
+    /// # Errors
+    /// A channel or time that the stack does not have, more values than fit into memory, or damaged data.
+    pub fn volume(&mut self, time: usize, channel: usize) -> Result<Array3<f32>> {
+        let Shape { z, y, x, .. } = self.metadata.shape;
+        self.check(time, channel, 0)?;
+        let count = [z, y, x].iter().try_fold(1usize, |product, &n| product.checked_mul(n));
+        let mut values = bounds::zeros(count)?;
+        self.planes.read(time, channel, 0..z, &mut values)?;
+        Array3::from_shape_vec((z, y, x), values).map_err(|e| Error::config("stack", e.to_string()))
+    }
+
     /// One plane, `[Y, X]`.
     ///
     /// # Errors
@@ -184,6 +197,11 @@ impl Stack {
         }
         Ok(())
     }
+}
+
+/// The file behind a path that may name a dataset, `file.h5:/path`.
+pub fn file_of(path: &Path) -> PathBuf {
+    hdf5::split(path).0
 }
 
 /// Which stack format a file's content shows; `None` for anything else. The name does not matter.

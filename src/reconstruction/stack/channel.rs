@@ -1,0 +1,137 @@
+//! One channel of a stack at one time: what part of the object is shown, its total light, its figures.
+
+use std::{collections::BTreeMap, path::Path};
+
+use candle_core::{DType, Tensor};
+use ndarray::{Array3, Array4, s};
+
+use crate::{
+    Error, Result,
+    features::Interval,
+    grid::Grid,
+    instrument::microscope::Domain,
+    io::{
+        cube::{Cube, Frame, MicroscopeFrame},
+        stack::Stack,
+    },
+    plot::StackFigures,
+    posterior::truth::Alignment,
+    reconstruction::{Directory, Drawn, Findings, Subject},
+};
+
+/// Deviation of the posterior's total light from the data's from which a warning is due.
+const LIGHT_LIMIT: f64 = 0.01;
+
+/// A channel at one time with its data.
+pub(super) struct Channel {
+    frame: MicroscopeFrame,
+    domain: Domain,
+    unit: &'static str,
+    /// Light above the background on each camera pixel `[Z, Y, X]`.
+    light: Array3<f32>,
+    /// Richardson-Lucy deconvolution of the data in the field of view `[Z, Y, X]`.
+    classical: Array3<f32>,
+}
+
+impl Channel {
+    /// `values` are the data on camera pixels, `classical` an image of the whole object.
+    pub(super) fn new(
+        frame: MicroscopeFrame,
+        domain: &Domain,
+        unit: &'static str,
+        values: Vec<f64>,
+        background: Vec<f64>,
+        classical: Array3<f32>,
+    ) -> Result<Self> {
+        let background = background.iter().cycle();
+        let light = values.iter().zip(background).map(|(value, dark)| (value - dark) as f32).collect();
+        let light = Array3::from_shape_vec(domain.camera, light)
+            .map_err(|error| Error::config("stack", error.to_string()))?;
+        let [z, y, x] = range(domain);
+        let classical = classical.slice(s![z, y, x]).to_owned();
+        Ok(Self { frame, domain: *domain, unit, light, classical })
+    }
+
+    /// Light of each sample in the field of view, and what the camera gets of it against the data.
+    fn totals(&self, drawn: &Drawn) -> Result<(BTreeMap<String, Interval>, Vec<String>)> {
+        let measured: f64 = self.light.iter().map(|&value| f64::from(value)).sum();
+        let samples = drawn.cube.samples.outer_iter();
+        let totals: Vec<f64> = samples.map(|sample| sample.iter().map(|&v| f64::from(v)).sum()).collect();
+        let on_camera = self.on_camera(drawn)?;
+        let ratios: Vec<f64> = on_camera.iter().map(|light| light / measured).collect();
+        let mut features = BTreeMap::new();
+        let named = [
+            ("light_total", totals),
+            ("light_on_camera", on_camera),
+            ("light_of_data", vec![measured]),
+            ("light_over_data", ratios.clone()),
+        ];
+        for (name, values) in named {
+            features.extend(Interval::of(&values).map(|interval| (name.to_string(), interval)));
+        }
+        let mean = ratios.iter().sum::<f64>() / ratios.len().max(1) as f64;
+        let warning = ((mean - 1.0).abs() > LIGHT_LIMIT).then(|| {
+            format!(
+                "the mean gives the camera {:.1} % of the light that the data hold above the background; check background and point-spread function",
+                100.0 * mean
+            )
+        });
+        Ok((features, warning.into_iter().collect()))
+    }
+
+    /// Light above the background that each sample gives the camera.
+    fn on_camera(&self, drawn: &Drawn) -> Result<Vec<f64>> {
+        let images = drawn.draws.flatten(0, 1)?;
+        let dark = drawn.problem.scaling.to_network(&images.narrow(0, 0, 1)?.zeros_like()?)?;
+        let sum = |image: &Tensor| -> Result<f64> {
+            let predicted = drawn.problem.predict(image)?.to_dtype(DType::F64)?;
+            Ok(predicted.flatten_all()?.to_vec1::<f64>()?.iter().sum())
+        };
+        let background = sum(&dark)?;
+        (0..images.dim(0)?).map(|sample| Ok(sum(&images.narrow(0, sample, 1)?)? - background)).collect()
+    }
+}
+
+/// Voxels of the object that the camera sees.
+fn range(domain: &Domain) -> [std::ops::Range<usize>; 3] {
+    let view = domain.view();
+    [0, 1, 2].map(|axis| domain.before[axis]..domain.before[axis] + view[axis])
+}
+
+impl Subject for Channel {
+    fn frame(&self) -> Frame {
+        Frame::Microscope(self.frame.clone())
+    }
+
+    fn unit(&self) -> String {
+        format!("{} per voxel", self.unit)
+    }
+
+    fn shown(&self, samples: Array4<f32>) -> (Array4<f32>, Grid) {
+        let [z, y, x] = range(&self.domain);
+        let shown = samples.slice(s![.., z, y, x]).to_owned();
+        (shown, Grid { shape: self.domain.view(), pitch: self.domain.object.pitch })
+    }
+
+    fn write(&self, _: &Cube, _: &Directory) -> Result<()> {
+        // All channels and times go into one file once they are done.
+        Ok(())
+    }
+
+    fn truth(&self, file: &Path, grid: &Grid) -> Result<(Array3<f32>, Alignment)> {
+        let image = Stack::open(file)?.volume(0, 0)?;
+        if image.shape() != grid.shape {
+            let problem = format!("{:?} voxels; those of the posterior are {:?}", image.shape(), grid.shape);
+            return Err(Error::format(file, "sizes", problem));
+        }
+        Ok((image, Alignment::None))
+    }
+
+    fn findings(&self, drawn: &Drawn, figures: bool) -> Result<Findings> {
+        let (features, warnings) = self.totals(drawn)?;
+        let Drawn { cube, traces, .. } = *drawn;
+        let shown = StackFigures { cube, light: self.light.view(), classical: self.classical.view(), traces };
+        let figures = if figures { shown.draw()? } else { Vec::new() };
+        Ok(Findings { features, warnings, figures })
+    }
+}

@@ -1,0 +1,168 @@
+//! Stacks as the subject of reconstructions: one for every channel and time point.
+
+mod channel;
+mod optics;
+mod settings;
+
+use std::path::{Path, PathBuf};
+
+use ndarray::Array3;
+
+pub use settings::StackSettings;
+
+use self::channel::Channel;
+use super::{Prepared, Settings};
+use crate::{
+    Error, Result,
+    compute::Compute,
+    instrument::microscope::{self, richardson_lucy::richardson_lucy},
+    io::{
+        cube::MicroscopeFrame,
+        cube_hdf5, cube_tiff,
+        stack::{Container, Stack},
+    },
+    prior::{Denoiser, Scaling, card::Prior, tiled::Tiled},
+    quantile::quantile,
+};
+
+/// Iterations of the classical deconvolution that is shown beside the posterior and gives the prior its scale.
+const ITERATIONS: usize = 20;
+/// Quantile of the classical image that counts as the brightness of its bright structures.
+const BRIGHT: f64 = 0.995;
+
+/// The settings of each reconstruction of a stack, times first: of one channel at one time, with its folder's name. A stack
+/// of one image has no folders.
+///
+/// # Errors
+/// A file that cannot be read, or channels or times that it does not have.
+pub(super) fn split(settings: &Settings) -> Result<Vec<(Option<String>, Settings)>> {
+    let shape = Stack::open(settings.data()?)?.metadata.shape;
+    let channels = chosen(&settings.stack.channels, shape.channels, "stack.channels")?;
+    let times = chosen(&settings.stack.times, shape.time, "stack.times")?;
+    let several = channels.len() * times.len() > 1;
+    let mut all = Vec::new();
+    for &time in &times {
+        for &channel in &channels {
+            let mut one = settings.clone();
+            (one.stack.times, one.stack.channels) = (vec![time], vec![channel]);
+            all.push((several.then(|| format!("time-{time}-channel-{channel}")), one));
+        }
+    }
+    Ok(all)
+}
+
+/// Chosen numbers from 1 to `count`, all of them if none is named.
+fn chosen(named: &[usize], count: usize, place: &str) -> Result<Vec<usize>> {
+    if let Some(wrong) = named.iter().find(|number| !(1..=count).contains(*number)) {
+        return Err(Error::config(place, format!("{wrong} is not between 1 and {count}")));
+    }
+    Ok(if named.is_empty() { (1..=count).collect() } else { named.to_vec() })
+}
+
+/// Reads one channel at one time and sets up its problem and prior.
+pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> Result<Prepared> {
+    let data = settings.data()?;
+    let mut stack = Stack::open(data)?;
+    let (&[time], &[number]) = (&settings.stack.times[..], &settings.stack.channels[..]) else {
+        return Err(Error::config("stack.channels", "one channel and one time make a reconstruction"));
+    };
+    let recorded = stack.volume(time - 1, number - 1)?;
+    let metadata = &stack.metadata;
+    let channel = metadata.channels[number - 1].clone();
+    let seen = optics::seen(settings, metadata, &channel)?;
+    let pitch = settings.stack.pitch(metadata.voxel, seen.microscope.pixel, recorded.dim().0)?;
+    let network = found.network(compute)?;
+    let multiple = multiple(&recorded, settings.microscope.factor, &network);
+    let prepared = microscope::problem::problem(
+        recorded.mapv(f64::from).view(),
+        pitch,
+        &seen.microscope,
+        &settings.microscope,
+        (found.scaling(), multiple),
+        compute,
+    )?;
+    let electrons =
+        |value: f32| seen.microscope.camera.map_or(f64::from(value), |c| c.electrons(value.into()));
+    let values: Vec<f64> = recorded.iter().map(|value| electrons(*value)).collect();
+    let classical = richardson_lucy(prepared.problem.forward.as_ref(), &values, ITERATIONS, compute)?;
+    let brightness = brightness(&classical)?;
+    let mut problem = prepared.problem;
+    let card = found.scaling();
+    problem.scaling = Scaling { unit: brightness * card.unit, dark: card.dark };
+    let shape = prepared.domain.object.shape;
+    let prior = Tiled::new(Box::new(network), shape, settings.stack.overlap)?;
+    let mut assumptions = seen.assumptions;
+    let nanometres = prepared.domain.object.pitch.map(|pitch| pitch * 1e9);
+    assumptions.extend([
+        format!("object voxels of {:.1} x {:.1} x {:.1} nm", nanometres[0], nanometres[1], nanometres[2]),
+        prepared.noise.clone(),
+        format!("background {}", of_background(&prepared.background, prepared.unit)),
+        format!("prior {}, bright structures of {brightness:.4} {} a voxel", settings.prior, prepared.unit),
+    ]);
+    if prepared.unit == "counts" {
+        assumptions.push("the camera is not described, so light is in the file's counts".into());
+    }
+    let frame = MicroscopeFrame {
+        source: data.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        channel: crate::io::stack::Channel {
+            emission: Some(seen.microscope.recipe.optics.wavelength),
+            ..channel
+        },
+        numerical_aperture: Some(seen.microscope.recipe.optics.numerical_aperture),
+        refractive_index: Some(seen.microscope.recipe.optics.immersion.index),
+    };
+    let subject = Box::new(Channel::new(
+        frame,
+        &prepared.domain,
+        prepared.unit,
+        values,
+        prepared.background,
+        classical,
+    )?);
+    Ok(Prepared { subject, problem, prior: Box::new(prior), assumptions })
+}
+
+/// Of which number the object's sizes are multiples, so that a tile fits into it.
+fn multiple(recorded: &Array3<f32>, factor: usize, tile: &dyn Denoiser) -> usize {
+    let (_, rows, columns) = recorded.dim();
+    let [_, height, width] = tile.shape();
+    if rows * factor < height || columns * factor < width { height.max(width) } else { 2 }
+}
+
+fn of_background(background: &[f64], unit: &str) -> String {
+    let (low, high) = background
+        .iter()
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &value| (low.min(value), high.max(value)));
+    if high - low < 1e-6 * high.abs() {
+        format!("of {low:.4} {unit} a pixel")
+    } else {
+        format!("of {low:.4} to {high:.4} {unit} a pixel")
+    }
+}
+
+/// Light per voxel of bright structures, from the classical image.
+fn brightness(classical: &Array3<f32>) -> Result<f64> {
+    let mut values: Vec<f64> = classical.iter().map(|&value| f64::from(value)).collect();
+    let peak = values.iter().copied().fold(0.0, f64::max);
+    let bright = quantile(&mut values, BRIGHT).max(peak / 3.0);
+    match bright.is_finite() && bright > 0.0 {
+        true => Ok(bright),
+        false => Err(Error::config("microscope.background", "no light is left above it; give a lower one")),
+    }
+}
+
+/// Writes the summaries of all reconstructions of a stack, found in `folders`, as channels and times of one file.
+///
+/// # Errors
+/// A run that is not finished, or a file that cannot be written.
+pub(super) fn assemble(settings: &Settings, folders: &[PathBuf], root: &Path) -> Result<()> {
+    let read = |folder: &PathBuf| cube_hdf5::read(&folder.join("posterior.h5"));
+    let cubes = folders.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let shape = Stack::open(settings.data()?)?.metadata.shape;
+    let times = chosen(&settings.stack.times, shape.time, "stack.times")?.len();
+    cube_tiff::write_summaries(&cubes, times, Container::Ome, &root.join("posterior.ome.tif"))?;
+    if settings.stack.imagej {
+        cube_tiff::write_summaries(&cubes, times, Container::ImageJ, &root.join("posterior.tif"))?;
+    }
+    Ok(())
+}
