@@ -5,6 +5,7 @@ pub mod draw;
 pub mod gaussian;
 pub mod images;
 pub mod mixture;
+pub mod positive;
 pub mod residual;
 pub mod reverse;
 pub mod simulate;

@@ -66,11 +66,11 @@ impl Default for Settings {
 impl Settings {
     /// Defaults for stacks: fewer chains, because each holds a large image, and a sampler of one evaluation a step.
     pub fn for_stacks() -> Self {
-        let start = StartSettings { chains: 8, draw_steps: 12 };
+        let start = StartSettings { chains: 16, draw_steps: 12 };
         let sampling = LangevinSettings {
-            anneal: 100,
-            iterations: 150,
-            draws: 8,
+            anneal: 120,
+            iterations: 80,
+            draws: 4,
             level: 0.12,
             ..LangevinSettings::default()
         };

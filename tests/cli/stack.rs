@@ -158,5 +158,5 @@ fn what_a_stack_lacks_is_named_with_the_flag_that_gives_it() {
     let output =
         antumbra(folder.path(), &[&given[..], &["100 nm,100 nm", "--set", "microscope.border=0.6"]].concat());
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("2 times 8 chains"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("2 times 16 chains"));
 }

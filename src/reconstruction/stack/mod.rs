@@ -21,7 +21,7 @@ use crate::{
         cube_hdf5, cube_tiff,
         stack::{Container, Stack},
     },
-    prior::{Denoiser, Scaling, card::Prior, tiled::Tiled},
+    prior::{Denoiser, Scaling, card::Prior, positive::Positive, tiled::Tiled},
     quantile::quantile,
 };
 
@@ -90,7 +90,8 @@ pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> 
     let card = found.scaling();
     problem.scaling = Scaling { unit: brightness * card.unit, dark: card.dark };
     let shape = prepared.domain.object.shape;
-    let prior = Tiled::new(Box::new(network), shape, settings.stack.overlap)?;
+    let tile = Positive::new(Box::new(network), card.dark);
+    let prior = Tiled::new(Box::new(tile), shape, settings.stack.overlap)?;
     let mut assumptions = seen.assumptions;
     let nanometres = prepared.domain.object.pitch.map(|pitch| pitch * 1e9);
     assumptions.extend([

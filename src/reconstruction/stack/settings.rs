@@ -29,7 +29,7 @@ impl Default for StackSettings {
             emission: None,
             channels: Vec::new(),
             times: Vec::new(),
-            overlap: 16,
+            overlap: 12,
             imagej: false,
         }
     }

@@ -1,0 +1,72 @@
+//! A prior of images that hold no negative light.
+
+use candle_core::{Tensor, Var};
+
+use super::{Adaptation, Denoiser, Trainable};
+use crate::{Result, rng::Rng};
+
+/// A denoiser whose images are nowhere darker than `dark`, network unit. Where all images of a prior are so, their mean given
+/// a noisy one is too; a trained network keeps to that only near the images it has seen.
+#[derive(Debug, Clone)]
+pub struct Positive<D: ?Sized> {
+    dark: f64,
+    inner: Box<D>,
+}
+
+impl<D: Denoiser + ?Sized> Positive<D> {
+    /// Cuts what `inner` returns at `dark`.
+    pub fn new(inner: Box<D>, dark: f64) -> Self {
+        Self { dark, inner }
+    }
+}
+
+impl<D: Denoiser + ?Sized> Denoiser for Positive<D> {
+    fn denoise(&self, noisy: &Tensor, noise_level: &Tensor) -> Result<Tensor> {
+        let denoised = self.inner.denoise(noisy, noise_level)?;
+        Ok(((denoised - self.dark)?.relu()? + self.dark)?)
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.inner.shape()
+    }
+
+    fn noise_range(&self) -> (f64, f64) {
+        self.inner.noise_range()
+    }
+
+    fn data_std(&self) -> f64 {
+        self.inner.data_std()
+    }
+
+    fn trainable(&self, adaptation: Adaptation, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
+        let inner = self.inner.trainable(adaptation, rng)?;
+        Ok(Box::new(Positive { dark: self.dark, inner }))
+    }
+}
+
+impl Trainable for Positive<dyn Trainable> {
+    fn variables(&self) -> Vec<(String, Var)> {
+        self.inner.variables()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{compute::Compute, prior::gaussian::Gaussian};
+
+    #[test]
+    fn nothing_is_darker_than_the_dark_and_the_rest_stays() {
+        let compute = Compute::cpu_f64();
+        let gaussian = || Gaussian::diagonal(vec![0.0; 4], vec![1.0; 4], [1, 2, 2], &compute).unwrap();
+        let noisy = compute.tensor(vec![-3.0, -0.1, 0.2, 5.0], &[1, 1, 2, 2]).unwrap();
+        let level = compute.tensor(vec![1.0], &[1]).unwrap();
+        let values = |prior: &dyn Denoiser| -> Vec<f64> {
+            prior.denoise(&noisy, &level).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+        };
+        let free = values(&gaussian());
+        let cut = values(&Positive::new(Box::new(gaussian()), -0.5));
+        assert_eq!(cut, [-0.5, free[1], free[2], free[3]]);
+        assert!(free[0] < -0.5);
+    }
+}
