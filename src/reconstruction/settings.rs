@@ -71,7 +71,7 @@ impl Settings {
             anneal: 120,
             iterations: 80,
             draws: 4,
-            level: 0.12,
+            level: 0.3,
             ..LangevinSettings::default()
         };
         Self {
