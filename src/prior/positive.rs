@@ -66,7 +66,9 @@ mod tests {
         };
         let free = values(&gaussian());
         let cut = values(&Positive::new(Box::new(gaussian()), -0.5));
-        assert_eq!(cut, [-0.5, free[1], free[2], free[3]]);
+        for (cut, free) in cut.iter().zip(&free) {
+            assert!((cut - free.max(-0.5)).abs() < 1e-12, "{cut} {free}");
+        }
         assert!(free[0] < -0.5);
     }
 }
