@@ -63,7 +63,7 @@ pub struct StartSettings {
 
 impl Default for StartSettings {
     fn default() -> Self {
-        Self { chains: 16, draw_steps: 18 }
+        Self { chains: 32, draw_steps: 18 }
     }
 }
 

@@ -60,7 +60,7 @@ pub struct GibbsSettings {
 impl Default for GibbsSettings {
     fn default() -> Self {
         Self {
-            cycles: 16,
+            cycles: 8,
             anneal: 72,
             rounds: 4,
             draws: 1,
@@ -75,8 +75,10 @@ impl Default for GibbsSettings {
     }
 }
 
-/// How much slower than on average ln r falls half-way, and faster at the ends.
+/// How much slower than on average ln r falls where it lingers, and faster half a fall away from there.
 const LINGER: f64 = 0.6;
+/// Where ln r lingers: so many radians of a fall's full turn after half-way.
+const LATE: f64 = 0.6;
 
 impl GibbsSettings {
     /// Fraction of a cycle's fall that the given round has reached.
@@ -88,10 +90,11 @@ impl GibbsSettings {
         1 + (self.trajectories.saturating_sub(1) as f64 * (1.0 - self.time(round))).round() as usize
     }
 
-    /// Level of the given round of a cycle: a geometric fall that lingers half-way, where modes part and details form.
+    /// Level of the given round of a cycle: a geometric fall that lingers after half-way, where modes part and details
+    /// form.
     fn level(&self, round: usize) -> f64 {
         let time = self.time(round);
-        let fallen = time + LINGER * (TAU * time).sin() / TAU;
+        let fallen = time + LINGER * ((TAU * time - LATE).sin() + LATE.sin()) / TAU;
         self.start_level * (self.final_level / self.start_level).powf(fallen)
     }
 }
