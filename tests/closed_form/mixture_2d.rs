@@ -119,15 +119,7 @@ fn check(prior: &Mixture, y: f64, seed: u64) {
 fn annealing_cycles_carry_chains_from_mode_to_mode() {
     let prior = ring();
     let (problem, exact) = observe(&prior, 1.0);
-    let settings = GibbsSettings {
-        cycles: 8,
-        anneal: 60,
-        rounds: 4,
-        draws: 1,
-        start_level: 1.0,
-        denoise: 8,
-        ..GibbsSettings::default()
-    };
+    let settings = GibbsSettings { denoise: 8, ..GibbsSettings::default() };
     let rng = Rng::new(3);
     let start = draws(&prior, 256, 18, &mut rng.stream("start", 0), &Compute::cpu()).unwrap();
     let mut gibbs = Gibbs::new(settings, start).unwrap();
