@@ -6,11 +6,13 @@ fn main() -> std::process::ExitCode {
     antumbra::cli::main()
 }
 
-/// The tensor library's own threads spin while they wait for work; this crate's loops run on rayon's instead.
+/// The tensor library's own threads spin while they wait for work, and without RAYON_NUM_THREADS it looks the number of
+/// cores up for every product; this crate's loops run on a pool of its own instead.
 fn rest_between_loops() {
-    const THREADS: &str = "CANDLE_NUM_THREADS";
-    if std::env::var_os(THREADS).is_none() {
-        // SAFETY: the process has no other thread yet.
-        unsafe { std::env::set_var(THREADS, "1") };
+    for threads in ["CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"] {
+        if std::env::var_os(threads).is_none() {
+            // SAFETY: the process has no other thread yet.
+            unsafe { std::env::set_var(threads, "1") };
+        }
     }
 }

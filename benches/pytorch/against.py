@@ -10,10 +10,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TOLERANCE = 1e-4
+PATIENCE = 180  # seconds
 
 
 class Worker:
@@ -39,6 +41,16 @@ class Worker:
     def stop(self):
         self.process.stdin.close()
         self.process.wait()
+
+
+def idle():
+    """The load average once it is low: what built this comparison takes a minute or two to leave it."""
+    for _ in range(PATIENCE):
+        load = os.getloadavg()[0]
+        if load <= 0.5:
+            return load
+        time.sleep(1)
+    sys.exit(f"load average {load:.1f}: other work makes such a comparison worthless; wait, or add --busy")
 
 
 def compare(folder, worker, op, batch, base, threads, repeats):
@@ -83,9 +95,7 @@ def main():
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--busy", action="store_true", help="measure although the machine has other work")
     options = parser.parse_args()
-    load = os.getloadavg()[0]
-    if load > 0.5 and not options.busy:
-        sys.exit(f"load average {load:.1f}: other work makes such a comparison worthless; wait, or add --busy")
+    load = os.getloadavg()[0] if options.busy else idle()
     subprocess.run([options.worker, str(options.folder), "write"], check=True)
     rows = []
     for threads in options.threads:

@@ -30,8 +30,8 @@ fn main() {
         [folder, "write"] => [32, 64].into_iter().for_each(|base| write(Path::new(folder), base)),
         [folder, op, batch, base, threads] => {
             let [batch, base, threads] = [batch, base, threads].map(|number| number.parse().unwrap());
-            rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().unwrap();
-            serve(Path::new(folder), op, batch, base);
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| serve(Path::new(folder), op, batch, base));
         }
         _ => println!("this benchmark is run by `make bench-pytorch`"),
     }

@@ -121,10 +121,10 @@ fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-/// Lets all parallel work use so many threads; 0 means all cores.
-fn use_threads(count: usize) -> Result<()> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(count)
-        .build_global()
-        .map_err(|e| Error::config("--threads", e.to_string()))
+/// Runs `work` on a pool of so many threads, 0 for as many as there are cores. A parallel loop that starts inside the
+/// pool need not wake a thread for it to run.
+fn on_threads<R: Send>(count: usize, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(if count == 0 { cores } else { count }).build();
+    pool.map_err(|e| Error::config("--threads", e.to_string()))?.install(work)
 }

@@ -86,9 +86,12 @@ impl Reconstruct {
             return Ok(ExitCode::SUCCESS);
         }
         let settings: Settings = layers.resolve()?;
-        super::use_threads(settings.threads)?;
-        let directory = self.directory(&settings)?;
-        let parts = reconstruction::split(&settings)?;
+        super::on_threads(settings.threads, || self.reconstruct(&settings))
+    }
+
+    fn reconstruct(&self, settings: &Settings) -> Result<ExitCode> {
+        let directory = self.directory(settings)?;
+        let parts = reconstruction::split(settings)?;
         if self.dry_run {
             return describe(parts);
         }
@@ -104,7 +107,7 @@ impl Reconstruct {
             passed &= outcome.passed;
             folders.push(folder);
         }
-        reconstruction::finish(&settings, &folders, &directory)?;
+        reconstruction::finish(settings, &folders, &directory)?;
         Ok(if passed { ExitCode::SUCCESS } else { ExitCode::from(1) })
     }
 

@@ -92,12 +92,7 @@ impl Train {
         }
         super::refuse_to_replace(&self.output, self.force || self.resume)?;
         let stop = super::stop_on_interrupt()?;
-        let mut pool = rayon::ThreadPoolBuilder::new();
-        if let Some(threads) = self.threads {
-            pool = pool.num_threads(threads);
-        }
-        let pool = pool.build().map_err(|e| Error::config("-j", e.to_string()))?;
-        pool.install(|| self.train(&settings, &stop))?;
+        super::on_threads(self.threads.unwrap_or(0), || self.train(&settings, &stop))?;
         Ok(ExitCode::SUCCESS)
     }
 

@@ -7,7 +7,13 @@ pub mod vlbi;
 
 use candle_core::{D, Tensor};
 
-use crate::{Result, grid::Grid, prior::Scaling, rng::Rng};
+use crate::{
+    Result,
+    grid::Grid,
+    prior::Scaling,
+    rng::Rng,
+    tensor::{by_parts, value_and_gradient},
+};
 
 /// A differentiable instrument model, y = A(x).
 pub trait Forward: Send + Sync {
@@ -74,6 +80,9 @@ pub struct Problem {
     pub scaling: Scaling,
 }
 
+/// Pixels whose likelihood a thread of the CPU computes at a time.
+const PART: usize = 1 << 15;
+
 impl Problem {
     /// Predicted data of network-unit images `[B, Z, Y, X]`.
     ///
@@ -101,7 +110,11 @@ impl Problem {
     /// # Errors
     /// An image of another shape.
     pub fn log_likelihood_and_gradient(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        crate::tensor::value_and_gradient(x, |x| self.log_likelihood(x))
+        let [value, gradient] = by_parts(x, PART, |x| {
+            let (value, gradient) = value_and_gradient(x, |x| self.log_likelihood(x))?;
+            Ok([value, gradient])
+        })?;
+        Ok((value, gradient))
     }
 
     /// True if any data product is singular.

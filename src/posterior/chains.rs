@@ -1,8 +1,9 @@
 //! Convergence of Markov chains: rank-normalised split R-hat and effective sample sizes (Vehtari et al. 2021,
 //! "Rank-normalization, folding, and localization: an improved R-hat").
 //!
-//! All functions take one scalar functional as equally long chains of successive draws, and return NaN where the
-//! draws are too few (below 4 a chain) or constant.
+//! All functions take one scalar functional as chains of successive draws, of any length: those of fewer than 4 draws
+//! are left out, and the variances between and within chains are those of a one-way layout with unequal groups, which
+//! for equally long chains are the published ones. They return NaN where no chain is left or draws are constant.
 
 use rustfft::num_complex::Complex64;
 
@@ -12,11 +13,21 @@ type Chains = [Vec<f64>];
 
 /// R-hat: the larger of the values of the rank-normalised draws and of their folded distances from the median.
 pub fn rhat(chains: &Chains) -> f64 {
-    let Some(halves) = split(chains) else { return f64::NAN };
-    let middle = quantile(&mut halves.concat(), 0.5);
+    split(chains).map_or(f64::NAN, |halves| folded_rhat(&halves))
+}
+
+/// The same of groups without an order, which are not split: the draws that all chains made at the same time.
+pub fn rhat_of_groups(groups: &Chains) -> f64 {
+    let groups: Vec<Vec<f64>> = groups.iter().filter(|group| group.len() >= LEAST).cloned().collect();
+    let usable = groups.len() > 1 && groups.iter().flatten().all(|v| v.is_finite());
+    if usable { folded_rhat(&groups) } else { f64::NAN }
+}
+
+fn folded_rhat(chains: &Chains) -> f64 {
+    let middle = quantile(&mut chains.concat(), 0.5);
     let folded: Vec<Vec<f64>> =
-        halves.iter().map(|chain| chain.iter().map(|v| (v - middle).abs()).collect()).collect();
-    plain_rhat(&normal_scores(&halves)).max(plain_rhat(&normal_scores(&folded)))
+        chains.iter().map(|chain| chain.iter().map(|v| (v - middle).abs()).collect()).collect();
+    plain_rhat(&normal_scores(chains)).max(plain_rhat(&normal_scores(&folded)))
 }
 
 /// Effective sample size for the centre of the distribution.
@@ -35,20 +46,17 @@ pub fn ess_tail(chains: &Chains) -> f64 {
     below(0.05).min(below(0.95))
 }
 
-/// The i-th draws of all chains as the i-th chain.
-pub(crate) fn transposed(chains: &Chains) -> Vec<Vec<f64>> {
-    let length = chains.iter().map(Vec::len).min().unwrap_or(0);
-    (0..length).map(|i| chains.iter().map(|chain| chain[i]).collect()).collect()
-}
+/// Draws of a chain that counts.
+const LEAST: usize = 4;
 
-/// First and last half of every chain.
+/// First and last half of every chain that counts.
 fn split(chains: &Chains) -> Option<Vec<Vec<f64>>> {
-    let length = chains.iter().map(Vec::len).min()?;
-    if length < 4 || chains.iter().flatten().any(|v| !v.is_finite()) {
+    if chains.iter().flatten().any(|v| !v.is_finite()) {
         return None;
     }
-    let half = length / 2;
-    Some(chains.iter().flat_map(|c| [c[..half].to_vec(), c[length - half..length].to_vec()]).collect())
+    let halves = |c: &Vec<f64>| [c[..c.len() / 2].to_vec(), c[c.len().div_ceil(2)..].to_vec()];
+    let halves: Vec<Vec<f64>> = chains.iter().filter(|chain| chain.len() >= LEAST).flat_map(halves).collect();
+    (!halves.is_empty()).then_some(halves)
 }
 
 /// Normal quantiles of the fractional ranks (r - 3/8) / (S + 1/4) over all chains; ties share their mean rank.
@@ -66,8 +74,8 @@ fn normal_scores(chains: &Chains) -> Vec<Vec<f64>> {
         }
         start += ties;
     }
-    let length = chains.first().map_or(1, Vec::len);
-    scores.chunks(length).map(<[f64]>::to_vec).collect()
+    let mut rest = scores.into_iter();
+    chains.iter().map(|chain| rest.by_ref().take(chain.len()).collect()).collect()
 }
 
 /// Inverse of the standard normal distribution function (Acklam's rational approximation, relative error 1.2e-9).
@@ -114,17 +122,17 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-fn variance(values: &[f64]) -> f64 {
-    let centre = mean(values);
-    values.iter().map(|v| (v - centre).powi(2)).sum::<f64>() / (values.len() as f64 - 1.0)
-}
-
-/// Mean variance within chains, and the pooled estimate of the marginal variance.
+/// Variance within chains, and the pooled estimate of the marginal variance: one-way analysis of variance with the
+/// effective group size (N - sum n_i^2 / N) / (k - 1) of k unequal groups.
 fn variances(chains: &Chains) -> (f64, f64) {
-    let length = chains.first().map_or(0, Vec::len) as f64;
-    let within = mean(&chains.iter().map(|chain| variance(chain)).collect::<Vec<_>>());
-    let between = variance(&chains.iter().map(|chain| mean(chain)).collect::<Vec<_>>());
-    (within, within * (length - 1.0) / length + between)
+    let (groups, total) = (chains.len() as f64, chains.iter().map(Vec::len).sum::<usize>() as f64);
+    let sum = |term: &dyn Fn(&[f64]) -> f64| chains.iter().map(|chain| term(chain)).sum::<f64>();
+    let centre = sum(&|chain| chain.iter().sum()) / total;
+    let squares = |chain: &[f64], centre: f64| chain.iter().map(|v| (v - centre).powi(2)).sum::<f64>();
+    let size = (total - sum(&|chain| (chain.len() as f64).powi(2)) / total) / (groups - 1.0);
+    let within = sum(&|chain| squares(chain, mean(chain))) / (total - groups);
+    let between = sum(&|chain| chain.len() as f64 * (mean(chain) - centre).powi(2)) / (groups - 1.0) / size;
+    (within, within * (size - 1.0) / size + between)
 }
 
 /// Square root of the ratio of pooled to within-chain variance.
@@ -135,12 +143,13 @@ fn plain_rhat(chains: &Chains) -> f64 {
 
 /// Effective sample size by Geyer's initial monotone sequence over the chains' averaged autocorrelation.
 fn ess(chains: &Chains) -> f64 {
-    let length = chains.first().map_or(0, Vec::len);
-    let total = (chains.len() * length) as f64;
+    let length = chains.iter().map(Vec::len).max().unwrap_or(0);
+    let total = chains.iter().map(Vec::len).sum::<usize>() as f64;
     let (within, pooled) = variances(chains);
     let covariance: Vec<Vec<f64>> = chains.iter().map(|chain| autocovariance(chain)).collect();
     let correlation = |lag: usize| {
-        let at_lag = mean(&covariance.iter().map(|c| c[lag]).collect::<Vec<_>>());
+        let summed = |c: &Vec<f64>| c.len() as f64 * c.get(lag).copied().unwrap_or(0.0);
+        let at_lag = covariance.iter().map(summed).sum::<f64>() / total;
         if lag == 0 { 1.0 } else { 1.0 - (within - at_lag) / pooled }
     };
     // Sums of neighbouring pairs are positive and fall with the lag; of the first that is not, a positive first

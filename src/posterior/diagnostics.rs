@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{chains, hmc::to_host};
-use crate::{Error, Result, features::Interval, instrument::Problem, quantile::quantile};
+use super::{chains, draws::Draws, hmc::to_host};
+use crate::{Result, features::Interval, instrument::Problem, quantile::quantile};
 
 /// Samples that pass through the instrument together.
 const BATCH: usize = 64;
@@ -78,33 +78,28 @@ pub struct Truth {
 }
 
 impl Diagnostics {
-    /// Convergence and fit of `draws` `[chains, draws, Z, Y, X]`, network unit.
+    /// Convergence and fit of `draws`, network unit.
     ///
     /// # Errors
-    /// Draws of another shape, or those of the problem.
-    pub fn of(problem: &Problem, draws: &Tensor) -> Result<Self> {
-        let [chains, length, z, y, x] = *draws.dims() else {
-            let expected = vec![32, 16, 1, 64, 64];
-            return Err(Error::Shape { what: "posterior draws", expected, found: draws.dims().to_vec() });
-        };
-        let samples = draws.flatten(0, 1)?;
-        let (chi2, likelihood) = fit(problem, &samples)?;
-        let by_chain = |values: &[f64]| values.chunks(length).map(<[f64]>::to_vec).collect::<Vec<_>>();
-        let mut checked = functionals(&samples.reshape((chains * length, z * y, x))?)?;
+    /// Images of another shape, or those of the problem.
+    pub fn of(problem: &Problem, draws: &Draws) -> Result<Self> {
+        let (samples, z, y, x) = draws.images.dims4()?;
+        let (chi2, likelihood) = fit(problem, &draws.images)?;
+        let mut checked = functionals(&draws.images.reshape((samples, z * y, x))?)?;
         checked.push(likelihood.clone());
         let (mut rhat_max, mut ess_bulk_min) = (None::<f64>, None::<f64>);
         for values in &checked {
-            let values = by_chain(values);
-            let rhat = chains::rhat(&values).max(chains::rhat(&chains::transposed(&values)));
-            let ess = chains::ess_bulk(&values);
+            let by_chain = draws.by_chain(values);
+            let rhat = chains::rhat(&by_chain).max(chains::rhat_of_groups(&draws.by_time(values)));
+            let ess = chains::ess_bulk(&by_chain);
             if rhat.is_finite() && ess.is_finite() {
                 rhat_max = Some(rhat_max.map_or(rhat, |largest| largest.max(rhat)));
                 ess_bulk_min = Some(ess_bulk_min.map_or(ess, |smallest| smallest.min(ess)));
             }
         }
         let mut found =
-            Self { samples: chains * length, chains, rhat_max, ess_bulk_min, chi2, ..Self::default() };
-        found.warn(&lost(problem, &by_chain(&likelihood)));
+            Self { samples, chains: draws.chains(), rhat_max, ess_bulk_min, chi2, ..Self::default() };
+        found.warn(&lost(problem, &draws.by_chain(&likelihood)));
         Ok(found)
     }
 
@@ -183,7 +178,7 @@ pub fn functionals(samples: &Tensor) -> Result<Vec<Vec<f64>>> {
 fn lost(problem: &Problem, log_likelihood: &[Vec<f64>]) -> Vec<bool> {
     let means: Vec<f64> =
         log_likelihood.iter().map(|chain| chain.iter().sum::<f64>() / chain.len() as f64).collect();
-    below_better_half(&means, margin(problem, LOST))
+    below_better_half(&means, &means, margin(problem, LOST))
 }
 
 /// `threshold` times the scatter of a log likelihood within one mode, sqrt(M/2) nats for M data, and at least 8 nats:
@@ -193,11 +188,11 @@ pub(crate) fn margin(problem: &Problem, threshold: f64) -> f64 {
     (threshold * (data as f64 / 2.0).sqrt()).max(LEAST_MARGIN)
 }
 
-/// Which values lie more than `margin` below the median of the better half.
-pub(crate) fn below_better_half(values: &[f64], margin: f64) -> Vec<bool> {
-    let mut sorted = values.to_vec();
+/// Which values lie more than `margin` below the median of the better half of `all`.
+pub(crate) fn below_better_half(values: &[f64], all: &[f64], margin: f64) -> Vec<bool> {
+    let mut sorted = all.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
-    sorted.truncate(values.len().div_ceil(2));
+    sorted.truncate(all.len().div_ceil(2));
     let middle = quantile(&mut sorted, 0.5);
     values.iter().map(|value| *value < middle - margin).collect()
 }
@@ -222,13 +217,13 @@ mod tests {
 
     #[test]
     fn lost_values_lie_below_the_better_half() {
-        assert_eq!(below_better_half(&[-10.0, -12.0, -50.0, -11.0], 20.0), [false, false, true, false]);
-        assert_eq!(below_better_half(&[-10.0], 20.0), [false]);
+        let lost = |values: &[f64]| below_better_half(values, values, 20.0);
+        assert_eq!(lost(&[-10.0, -12.0, -50.0, -11.0]), [false, false, true, false]);
+        assert_eq!(lost(&[-10.0]), [false]);
         // Even if most chains are lost, the better half decides.
-        assert_eq!(
-            below_better_half(&[-10.0, -90.0, -12.0, -90.0, -90.0], 20.0),
-            [false, true, false, true, true]
-        );
+        assert_eq!(lost(&[-10.0, -90.0, -12.0, -90.0, -90.0]), [false, true, false, true, true]);
+        // All may be lost beside better ones.
+        assert_eq!(below_better_half(&[-50.0, -60.0], &[-50.0, -60.0, -10.0, -11.0], 20.0), [true, true]);
     }
 
     /// The names of the contract, and null for what is missing.

@@ -5,9 +5,10 @@
 //! z given x by Metropolis-adjusted Hamiltonian steps, which need no network and cannot leave their target even
 //! where the likelihood is singular, and x given z by a short reverse diffusion from noise level r.
 //!
-//! Chains that end in a wrong mode (a wrong turn of a phase) are recognised by their fit: see [`Restart`].
+//! Chains that end in a wrong mode (a wrong turn of a phase) are recognised by their fit: see [`Restart`]. While r is
+//! large they go on from copies of others, which part again; later they are given up for this cycle and leave no draw.
 
-use std::f64::consts::TAU;
+use std::{collections::BTreeMap, f64::consts::TAU};
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ use crate::{
     Error, Result,
     instrument::Problem,
     posterior::{
-        Solver, Step,
+        Draws, Solver, Step,
         hmc::{self, Point, QUARTER_TURN, Reference, StepSizes},
         restart::{self, Fits, Restart},
         solver::{TensorMap, take},
@@ -60,17 +61,17 @@ pub struct GibbsSettings {
 impl Default for GibbsSettings {
     fn default() -> Self {
         Self {
-            cycles: 8,
+            cycles: 28,
             anneal: 72,
             rounds: 4,
             draws: 1,
             start_level: 24.0,
             final_level: 0.012,
             denoise: 5,
-            leaps: 32,
-            trajectories: 10,
+            leaps: 128,
+            trajectories: 4,
             acceptance: 0.8,
-            restart: Restart { level: 0.016, ..Restart::default() },
+            restart: Restart { level: 0.15, ..Restart::default() },
         }
     }
 }
@@ -106,12 +107,16 @@ pub struct Gibbs {
     round: usize,
     start: Tensor,
     cycle: Cycle,
+    /// Fits of all chains of all cycles at the rounds where lost chains are looked for.
+    seen: BTreeMap<usize, Vec<f64>>,
     kept: Thinning,
 }
 
 /// What the chains carry from round to round of one cycle.
 #[derive(Debug)]
 struct Cycle {
+    /// Start image of each chain that is left.
+    chains: Vec<usize>,
     x: Tensor,
     /// The last z; none before the first round.
     point: Option<Point>,
@@ -124,6 +129,7 @@ impl Cycle {
     fn new(start: &Tensor, settings: &GibbsSettings) -> Result<Self> {
         let chains = start.dim(0)?;
         Ok(Self {
+            chains: (0..chains).collect(),
             x: start.clone(),
             point: None,
             steps: StepSizes::new(chains, 0.1, QUARTER_TURN / 2.0, settings.acceptance),
@@ -131,16 +137,21 @@ impl Cycle {
         })
     }
 
-    /// Replaces lost chains by copies of the others.
-    fn restart(&mut self, lost: &[bool], rng: &mut Rng) -> Result<()> {
-        let sources = restart::replacements(lost, rng);
-        let index = restart::index(&sources, &self.x)?;
+    /// Gives up all chains but these.
+    fn narrow(&mut self, left: &[usize]) -> Result<()> {
+        self.chains = left.iter().map(|&i| self.chains[i]).collect();
+        self.take(left)
+    }
+
+    /// Chain i continues where chain `sources[i]` is.
+    fn take(&mut self, sources: &[usize]) -> Result<()> {
+        let index = restart::index(sources, &self.x)?;
         self.x = self.x.index_select(&index, 0)?;
         if let Some(point) = &self.point {
             self.point = Some(point.index_select(&index)?);
         }
-        self.steps.copy_from(&sources);
-        self.fits.copy_from(&sources);
+        self.steps.copy_from(sources);
+        self.fits.copy_from(sources);
         Ok(())
     }
 }
@@ -167,12 +178,40 @@ impl Gibbs {
         let cycle = Cycle::new(&start, &settings)?;
         let end = settings.anneal + settings.rounds;
         let kept = Thinning::new(settings.anneal + settings.rounds / 4, end, settings.draws);
-        Ok(Self { settings, round: 0, start, cycle, kept })
+        Ok(Self { settings, round: 0, start, cycle, seen: BTreeMap::new(), kept })
     }
 
     /// Rounds of a cycle.
     fn period(&self) -> usize {
         self.settings.anneal + self.settings.rounds
+    }
+
+    /// Looks for lost chains where it is due: replaces them while copies still part, gives them up later, and keeps
+    /// the others' draws. Returns how many were replaced and given up.
+    fn check(&mut self, round: usize, parting: bool, problem: &Problem, rng: &mut Rng) -> Result<[f64; 2]> {
+        let (rule, draws) = (&self.settings.restart, self.kept.is_due(round));
+        if !draws && !rule.due(round, self.settings.anneal) {
+            return Ok([0.0; 2]);
+        }
+        let cycle = &mut self.cycle;
+        let seen = self.seen.entry(round).or_default();
+        seen.extend(cycle.fits.values());
+        let lost = cycle.fits.lost(seen, rule, problem);
+        if parting {
+            cycle.take(&restart::replacements(&lost, rng))?;
+            return Ok([restart::count(&lost), 0.0]);
+        }
+        let good: Vec<usize> = (0..lost.len()).filter(|&i| !lost[i]).collect();
+        // The best of a cycle goes on even if all are lost, and leaves no draw either.
+        let left = if good.is_empty() { vec![cycle.fits.best()] } else { good.clone() };
+        let dropped = cycle.chains.len() - left.len();
+        if dropped > 0 {
+            cycle.narrow(&left)?;
+        }
+        if draws && !good.is_empty() {
+            self.kept.keep(&cycle.x, &cycle.chains, self.round);
+        }
+        Ok([0.0, dropped as f64])
     }
 
     /// Coupling r of the given round of a cycle, network unit.
@@ -212,27 +251,21 @@ impl Solver for Gibbs {
         cycle.x = draw_given_noisy(prior, &point.position, level, self.settings.denoise, rng)?;
         let log_likelihood = cycle.fits.observe(&point.log_density)?;
         cycle.point = Some(point);
-        let rule = &self.settings.restart;
-        let lost = cycle.fits.lost(rule, problem);
-        let due = rule.due(round, self.settings.anneal);
-        let restarts = due && level > rule.level * prior.data_std();
-        if restarts {
-            cycle.restart(&lost, rng)?;
-        }
-        self.kept.offer(round, &self.cycle.x);
+        let [restarted, dropped] =
+            self.check(round, level > self.settings.restart.level * prior.data_std(), problem, rng)?;
         self.round += 1;
         let metrics = vec![
             ("level", level),
             ("log_likelihood", log_likelihood),
             ("acceptance", acceptance),
             ("step_size", self.cycle.steps.median()),
-            ("lost", restart::count(&lost)),
-            ("restarted", if restarts { restart::count(&lost) } else { 0.0 }),
+            ("restarted", restarted),
+            ("dropped", dropped),
         ];
         Ok(Step { stage: "gibbs", metrics })
     }
 
-    fn draws(&self) -> Result<Tensor> {
+    fn draws(&self) -> Result<Draws> {
         self.kept.draws()
     }
 
@@ -241,6 +274,8 @@ impl Solver for Gibbs {
         let mut put = |name: &str, tensor: Tensor| state.insert(format!("gibbs.{name}"), tensor);
         put("round", Tensor::new(&[self.round as i64], &Device::Cpu)?);
         put("start", self.start.clone());
+        let chains: Vec<i64> = self.cycle.chains.iter().map(|&chain| chain as i64).collect();
+        put("chains", Tensor::new(chains, &Device::Cpu)?);
         put("x", self.cycle.x.clone());
         put("steps", self.cycle.steps.state()?);
         if let Some(point) = &self.cycle.point {
@@ -249,33 +284,46 @@ impl Solver for Gibbs {
             put("gradient", point.gradient.clone());
             put("fits", self.cycle.fits.state()?);
         }
-        if self.kept.has_draws() {
-            put("draws", self.kept.draws()?);
+        let seen =
+            self.seen.iter().flat_map(|(&round, fits)| fits.iter().flat_map(move |&fit| [round as f64, fit]));
+        let seen: Vec<f64> = seen.collect();
+        if !seen.is_empty() {
+            put("seen", Tensor::from_vec(seen, ((), 2), &Device::Cpu)?);
         }
+        self.kept.save("gibbs", &mut state)?;
         Ok(state)
     }
 
     fn restore(&mut self, mut state: TensorMap) -> Result<()> {
-        let images = self.start.dims().to_vec();
-        let chains = images[0];
-        let draws = state.remove("gibbs.draws");
+        self.kept.restore("gibbs", &mut state)?;
+        self.seen.clear();
+        if let Some(seen) = state.remove("gibbs.seen") {
+            for pair in hmc::to_host(&seen)?.chunks_exact(2) {
+                self.seen.entry(pair[0] as usize).or_default().push(pair[1]);
+            }
+        }
+        let all = self.start.dims().to_vec();
+        let left = state.get("gibbs.chains").map_or(0, Tensor::elem_count);
+        let images = [&[left], &all[1..]].concat();
         let mut take = |name: &str, shape: &[usize]| take(&mut state, &format!("gibbs.{name}"), shape);
         let round = take("round", &[1])?.to_vec1::<i64>()?;
         self.round = round.first().map_or(0, |n| n.unsigned_abs() as usize);
-        self.start = take("start", &images)?;
+        self.start = take("start", &all)?;
+        let chains = take("chains", &[left])?.to_vec1::<i64>()?;
+        self.cycle.chains = chains.iter().map(|&chain| chain.unsigned_abs() as usize).collect();
         self.cycle.x = take("x", &images)?;
         self.cycle.steps =
-            StepSizes::from_state(&take("steps", &[chains + 1])?, chains, self.settings.acceptance)?;
+            StepSizes::from_state(&take("steps", &[left + 1])?, left, self.settings.acceptance)?;
         self.cycle.point = None;
         if self.round > 0 {
-            self.cycle.fits.restore(&take("fits", &[chains])?)?;
+            self.cycle.fits.restore(&take("fits", &[left])?)?;
             self.cycle.point = Some(Point {
                 position: take("z", &images)?,
-                log_density: take("log_density", &[chains])?,
+                log_density: take("log_density", &[left])?,
                 gradient: take("gradient", &images)?,
             });
         }
-        self.kept.restore(draws)
+        Ok(())
     }
 }
 

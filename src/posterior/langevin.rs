@@ -14,7 +14,7 @@ use crate::{
     Error, Result,
     instrument::Problem,
     posterior::{
-        Solver, Step,
+        Draws, Solver, Step,
         curvature::largest_curvature,
         hmc::{self, Point, Reference, StepSizes, compute_of, per_chain, squared_norm},
         restart::{self, Fits, Restart},
@@ -282,10 +282,13 @@ impl Solver for Langevin {
         let (force, clean) = force(problem, prior, &motion.point, self.level(self.finished + 1, prior))?;
         motion.force = force;
         kick(&mut motion, &pace.steps)?;
-        self.kept.offer(self.finished, &clean);
+        if self.kept.is_due(self.finished) {
+            let chains: Vec<usize> = (0..clean.dim(0)?).collect();
+            self.kept.keep(&clean, &chains, self.finished);
+        }
         let log_likelihood = self.fits.observe(&motion.point.log_density)?;
         let rule = &self.settings.restart;
-        let lost = self.fits.lost(rule, problem);
+        let lost = self.fits.lost(self.fits.values(), rule, problem);
         let due = rule.due(self.finished, self.settings.anneal);
         let restarts = due && self.finished < self.settings.anneal && level > rule.level * prior.data_std();
         if restarts {
@@ -306,7 +309,7 @@ impl Solver for Langevin {
         Ok(Step { stage: "langevin", metrics })
     }
 
-    fn draws(&self) -> Result<Tensor> {
+    fn draws(&self) -> Result<Draws> {
         self.kept.draws()
     }
 
@@ -328,16 +331,14 @@ impl Solver for Langevin {
         } else {
             put("start", self.start.clone());
         }
-        if self.kept.has_draws() {
-            put("draws", self.kept.draws()?);
-        }
+        self.kept.save("langevin", &mut state)?;
         Ok(state)
     }
 
     fn restore(&mut self, mut state: TensorMap) -> Result<()> {
         let images = self.start.dims().to_vec();
         let chains = images[0];
-        let draws = state.remove("langevin.draws");
+        self.kept.restore("langevin", &mut state)?;
         let mut take = |name: &str, shape: &[usize]| take(&mut state, &format!("langevin.{name}"), shape);
         let finished = take("finished", &[1])?.to_vec1::<i64>()?;
         self.finished = finished.first().map_or(0, |n| n.unsigned_abs() as usize);
@@ -362,6 +363,6 @@ impl Solver for Langevin {
                 )?,
             });
         }
-        self.kept.restore(draws)
+        Ok(())
     }
 }

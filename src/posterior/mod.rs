@@ -5,6 +5,7 @@ mod catalogue;
 pub mod chains;
 pub mod curvature;
 pub mod diagnostics;
+mod draws;
 pub mod gibbs;
 pub mod hmc;
 pub mod langevin;
@@ -17,5 +18,6 @@ mod thinning;
 pub mod truth;
 
 pub use catalogue::{Correction, CorrectionSettings, Entry, SolverSettings, StartSettings, catalogue};
+pub use draws::Draws;
 pub use sequence::{Continue, PriorDraws, Sequence};
 pub use solver::{Solver, Step};

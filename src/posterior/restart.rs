@@ -13,9 +13,10 @@ use crate::{Result, instrument::Problem, rng::Rng};
 ///
 /// A chain is lost when its log likelihood, averaged over recent steps, lies more than `threshold` sqrt(M/2) nats,
 /// and more than 8, below the median of the better half of the chains (M data; sqrt(M/2) is the scatter of a log
-/// likelihood within one mode). During annealing, after its first fifth and while the noise level is above `level`, a lost chain restarts from a copy of a chain that
-/// is not, as in sequential Monte Carlo, and the copies part again. Chains that are lost later stay among the draws and
-/// are counted in the metric `lost`.
+/// likelihood within one mode). Split Gibbs sampling counts those of earlier cycles as well. During annealing, after its first fifth and while the noise level is above `level`, a
+/// lost chain restarts from a copy of a chain that is not, as in sequential Monte Carlo, and the copies part again.
+/// Copies made later would stay alike: split Gibbs sampling gives such chains up until its next cycle, Langevin
+/// dynamics keeps them among the draws and counts them in the metric `lost`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Restart {
@@ -62,9 +63,19 @@ impl Fits {
         Ok(now.iter().sum::<f64>() / now.len() as f64)
     }
 
-    /// Which chains are lost.
-    pub(crate) fn lost(&self, rule: &Restart, problem: &Problem) -> Vec<bool> {
-        below_better_half(&self.0, margin(problem, rule.threshold))
+    /// Fit of each chain.
+    pub(crate) fn values(&self) -> &[f64] {
+        &self.0
+    }
+
+    /// The chain that fits best.
+    pub(crate) fn best(&self) -> usize {
+        (0..self.0.len()).max_by(|&a, &b| self.0[a].total_cmp(&self.0[b])).unwrap_or(0)
+    }
+
+    /// Which chains are lost beside all that have come as far, with fits `all`.
+    pub(crate) fn lost(&self, all: &[f64], rule: &Restart, problem: &Problem) -> Vec<bool> {
+        below_better_half(&self.0, all, margin(problem, rule.threshold))
     }
 
     /// Chain i continues with the fit of chain `sources[i]`.

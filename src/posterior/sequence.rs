@@ -6,7 +6,10 @@ use crate::{
     Error, Result,
     compute::Compute,
     instrument::Problem,
-    posterior::solver::{Solver, Step, TensorMap, take},
+    posterior::{
+        Draws,
+        solver::{Solver, Step, TensorMap, take},
+    },
     prior::{Denoiser, draw::draws},
     rng::Rng,
 };
@@ -49,13 +52,13 @@ impl Solver for Sequence {
         let step = active.step(problem, prior, rng)?;
         self.finished += 1;
         if self.finished == self.first.steps() {
-            self.second = (self.next)(self.first.draws()?.flatten(0, 1)?)?;
+            self.second = (self.next)(self.first.draws()?.images)?;
         }
         Ok(step)
     }
 
     /// Those of the first solver until the second has some.
-    fn draws(&self) -> Result<Tensor> {
+    fn draws(&self) -> Result<Draws> {
         if self.in_first() { self.first.draws() } else { self.second.draws() }
     }
 
@@ -105,8 +108,9 @@ impl Solver for PriorDraws {
         Ok(Step { stage: "prior", metrics: vec![("log_likelihood", mean)] })
     }
 
-    fn draws(&self) -> Result<Tensor> {
-        Ok(self.images.unsqueeze(1)?)
+    fn draws(&self) -> Result<Draws> {
+        let chains: Vec<usize> = (0..self.images.dim(0)?).collect();
+        Ok(Draws::together(self.images.clone(), &chains, 0))
     }
 
     fn state(&self) -> Result<TensorMap> {

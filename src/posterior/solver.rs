@@ -4,6 +4,7 @@ use std::{collections::HashMap, fmt};
 
 use candle_core::Tensor;
 
+use super::draws::Draws;
 use crate::{Error, Result, instrument::Problem, prior::Denoiser, rng::Rng};
 
 /// Named tensors: the state of a solver in a checkpoint.
@@ -36,11 +37,11 @@ pub trait Solver: Send {
     /// A diverged computation, or a failure of problem or prior.
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step>;
 
-    /// Posterior draws so far `[chains, draws, Z, Y, X]`, network unit.
+    /// Posterior draws so far, network unit.
     ///
     /// # Errors
     /// No draws yet.
-    fn draws(&self) -> Result<Tensor>;
+    fn draws(&self) -> Result<Draws>;
 
     /// Everything needed to continue, except the random generator, which the run loop derives from seed and step.
     ///

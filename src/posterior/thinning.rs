@@ -2,7 +2,8 @@
 
 use candle_core::Tensor;
 
-use crate::{Error, Result};
+use super::{draws::Draws, solver::TensorMap};
+use crate::Result;
 
 /// Keeps `draws` states of every chain, evenly spaced over the steps `first..end`, the last one included.
 #[derive(Debug, Clone)]
@@ -10,7 +11,7 @@ pub(crate) struct Thinning {
     first: usize,
     end: usize,
     draws: usize,
-    kept: Vec<Tensor>,
+    kept: Vec<Draws>,
 }
 
 impl Thinning {
@@ -24,43 +25,33 @@ impl Thinning {
         self.first
     }
 
-    /// Offers the state `[K, Z, Y, X]` after `step`.
-    pub(crate) fn offer(&mut self, step: usize, state: &Tensor) {
+    /// Whether the state after `step` is to be kept.
+    pub(crate) fn is_due(&self, step: usize) -> bool {
         let due = |steps: usize| steps * self.draws / (self.end - self.first).max(1);
-        if step >= self.first && due(step + 1 - self.first) > due(step - self.first) {
-            self.kept.push(state.clone());
-        }
+        step >= self.first && due(step + 1 - self.first) > due(step - self.first)
     }
 
-    /// Draws so far `[K, draws, Z, Y, X]`.
+    /// Keeps the state `[K, Z, Y, X]` of `chains` at `time`.
+    pub(crate) fn keep(&mut self, state: &Tensor, chains: &[usize], time: usize) {
+        self.kept.push(Draws::together(state.clone(), chains, time));
+    }
+
+    /// Draws so far.
     ///
     /// # Errors
     /// None was kept yet.
-    pub(crate) fn draws(&self) -> Result<Tensor> {
-        if self.kept.is_empty() {
-            return Err(Error::config(
-                "solver",
-                "has no draws before its burn-in ends; let it run to the end",
-            ));
-        }
-        Ok(Tensor::stack(&self.kept, 1)?)
+    pub(crate) fn draws(&self) -> Result<Draws> {
+        Draws::all(&self.kept)
     }
 
-    /// True if at least one state was kept.
-    pub(crate) fn has_draws(&self) -> bool {
-        !self.kept.is_empty()
+    /// For a checkpoint of the solver `solver`.
+    pub(crate) fn save(&self, solver: &str, state: &mut TensorMap) -> Result<()> {
+        if self.kept.is_empty() { Ok(()) } else { self.draws()?.save(solver, state) }
     }
 
-    /// Continues with the `draws` of a checkpoint.
-    ///
-    /// # Errors
-    /// A tensor without a draw axis.
-    pub(crate) fn restore(&mut self, draws: Option<Tensor>) -> Result<()> {
-        self.kept.clear();
-        let Some(draws) = draws else { return Ok(()) };
-        for i in 0..draws.dim(1)? {
-            self.kept.push(draws.narrow(1, i, 1)?.squeeze(1)?);
-        }
+    /// Continues from what [`Thinning::save`] left.
+    pub(crate) fn restore(&mut self, solver: &str, state: &mut TensorMap) -> Result<()> {
+        self.kept = Draws::load(solver, state)?.into_iter().collect();
         Ok(())
     }
 }
@@ -71,11 +62,9 @@ mod tests {
 
     #[test]
     fn draws_are_evenly_spaced_and_end_with_the_last_step() {
-        let mut thinning = Thinning::new(10, 30, 4);
-        for step in 0..30u32 {
-            thinning.offer(step as usize, &Tensor::new(&[step], &candle_core::Device::Cpu).unwrap());
-        }
-        assert_eq!(thinning.draws().unwrap().to_vec2::<u32>().unwrap(), vec![vec![14, 19, 24, 29]]);
+        let thinning = Thinning::new(10, 30, 4);
+        let due: Vec<usize> = (0..30).filter(|&step| thinning.is_due(step)).collect();
+        assert_eq!(due, [14, 19, 24, 29]);
         assert_eq!(Thinning::new(29, 30, 4).first(), 26);
     }
 }

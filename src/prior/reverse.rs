@@ -1,10 +1,9 @@
 //! Draws of clean images given noisy ones, by the reverse diffusion of a denoiser.
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 use super::Denoiser;
-use crate::{Error, Result, compute::Compute, rng::Rng};
+use crate::{Error, Result, compute::Compute, rng::Rng, tensor::by_parts};
 
 /// Draws x ~ p(x) N(noisy; x, level^2 I) with `forwards` denoiser evaluations, one draw per batch element.
 ///
@@ -42,29 +41,19 @@ pub fn draw_given_noisy(
     denoised(prior, &x, at(forwards - 1))
 }
 
-/// Images that a thread of the CPU denoises at a time: always as many, so that results do not depend on the number of
-/// threads.
-const PART: usize = 8;
+/// Pixels that a thread of the CPU denoises at a time.
+const PART: usize = 1 << 15;
 
 /// D(noisy, level) with one noise level for the whole batch, detached.
 ///
 /// # Errors
 /// Those of the prior.
 pub fn denoised(prior: &dyn Denoiser, noisy: &Tensor, level: f64) -> Result<Tensor> {
-    let batch = noisy.dim(0)?;
-    let part = if noisy.device().is_cpu() { PART } else { batch };
-    let denoise = |start| {
-        let part = noisy.narrow(0, start, part.min(batch - start))?;
-        let levels = Tensor::full(level, part.dim(0)?, noisy.device())?.to_dtype(noisy.dtype())?;
-        Ok(prior.denoise(&part, &levels)?.detach())
-    };
-    if batch <= part {
-        // Waking other threads costs more than a small prior.
-        return denoise(0);
-    }
-    let starts: Vec<usize> = (0..batch).step_by(part.max(1)).collect();
-    let parts = starts.into_par_iter().map(denoise).collect::<Result<Vec<_>>>()?;
-    Ok(Tensor::cat(&parts, 0)?)
+    let [clean] = by_parts(noisy, PART, |part| {
+        let levels = Tensor::full(level, part.dim(0)?, part.device())?.to_dtype(part.dtype())?;
+        Ok([prior.denoise(part, &levels)?.detach()])
+    })?;
+    Ok(clean)
 }
 
 #[cfg(test)]

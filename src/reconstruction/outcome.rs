@@ -1,6 +1,6 @@
 //! From draws to files: cube, diagnostics, figures, report, manifest.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::DType;
 use ndarray::Array4;
 
 use super::{Directory, Drawn, Findings, Reconstruction};
@@ -12,7 +12,7 @@ use crate::{
     },
     manifest::{self, Manifest, Stopwatch},
     plot::{self, Figure, Format, Traces, report},
-    posterior::diagnostics::Diagnostics,
+    posterior::{Draws, diagnostics::Diagnostics},
 };
 
 /// What a finished run tells its user.
@@ -46,15 +46,20 @@ impl Outcome {
         manifest.write(&directory.file("manifest.json"))?;
         let report = directory.file("report.html");
         report::write(&diagnostics, &manifest, &figures, &report)?;
-        let summary =
-            format!("{}: {}report: {}\n", cube.frame.source(), summary(&diagnostics), report.display());
+        let fewer = fewer(draws.len(), run.settings.samples);
+        let summary = format!(
+            "{}: {}{fewer}report: {}\n",
+            cube.frame.source(),
+            summary(&diagnostics),
+            report.display()
+        );
         Ok(Self { passed: diagnostics.warnings.is_empty(), diagnostics, summary })
     }
 }
 
-/// The checks of `draws` `[chains, draws, Z, Y, X]`, network unit, that every kind of image has.
-pub(super) fn checks(run: &Reconstruction, draws: &Tensor, traces: &Traces) -> Result<Diagnostics> {
-    let mut diagnostics = Diagnostics::of(&run.problem, &draws.to_device(&run.compute.device)?)?;
+/// The checks of `draws`, network unit, that every kind of image has.
+pub(super) fn checks(run: &Reconstruction, draws: &Draws, traces: &Traces) -> Result<Diagnostics> {
+    let mut diagnostics = Diagnostics::of(&run.problem, draws)?;
     diagnostics.kl_bound = traces.kl_bound.last().map(|point| point[1]);
     Ok(diagnostics)
 }
@@ -66,32 +71,29 @@ pub(super) fn take(diagnostics: &mut Diagnostics, findings: Findings) -> Vec<Fig
     findings.figures
 }
 
-/// The draws `[chains, draws, Z, Y, X]` of a finished run that it shows, network unit.
-pub(super) fn draws(run: &Reconstruction) -> Result<Tensor> {
-    thin(&run.solver.draws()?.to_device(&Device::Cpu)?, run.settings.samples)
+/// The draws of a finished run that it shows, network unit.
+pub(super) fn draws(run: &Reconstruction) -> Result<Draws> {
+    run.solver.draws()?.thinned(run.settings.samples)
 }
 
-/// At least `samples` draws `[chains, draws, Z, Y, X]`, the last of each chain, as evenly spaced as they come.
-fn thin(draws: &Tensor, samples: usize) -> Result<Tensor> {
-    let (chains, length) = (draws.dim(0)?, draws.dim(1)?);
-    let kept = samples.div_ceil(chains).clamp(1, length);
-    let index: Vec<u32> = (0..kept).map(|i| ((i + 1) * length / kept - 1) as u32).collect();
-    Ok(draws.index_select(&Tensor::new(index, draws.device())?, 1)?)
+/// A line for the user who asked for more samples than there are.
+fn fewer(drawn: usize, samples: usize) -> String {
+    if drawn >= samples {
+        return String::new();
+    }
+    format!("note: {samples} samples were asked for; more chains, cycles or draws of the solver give more\n")
 }
 
-fn cube(run: &Reconstruction, draws: &Tensor, directory: &Directory) -> Result<Cube> {
-    let [chains, length, z, y, x] = *draws.dims() else {
-        let expected = vec![1, 1, 1, 64, 64];
-        return Err(Error::Shape { what: "posterior draws", expected, found: draws.dims().to_vec() });
-    };
-    let images = run.problem.scaling.to_image(&draws.to_dtype(DType::F32)?)?;
+fn cube(run: &Reconstruction, draws: &Draws, directory: &Directory) -> Result<Cube> {
+    let images = run.problem.scaling.to_image(&draws.images.to_dtype(DType::F32)?)?;
+    let shape = images.dims4()?;
     let values: Vec<f32> = images.flatten_all()?.to_vec1()?;
-    let samples = Array4::from_shape_vec((chains * length, z, y, x), values)
-        .map_err(|e| Error::config("posterior draws", e.to_string()))?;
+    let samples =
+        Array4::from_shape_vec(shape, values).map_err(|e| Error::config("posterior draws", e.to_string()))?;
     let (samples, grid) = run.subject.shown(samples);
     Ok(Cube {
         samples,
-        chains: (0..chains * length).map(|i| (i / length) as u32).collect(),
+        chains: draws.chain.iter().map(|&chain| chain as u32).collect(),
         grid,
         unit: run.subject.unit(),
         frame: run.subject.frame(),

@@ -54,7 +54,7 @@ impl Default for Settings {
             vlbi: Vlbi::default(),
             stack: StackSettings::default(),
             microscope: microscope::problem::Settings::default(),
-            samples: 256,
+            samples: 192,
             seed: 1,
             device: "auto".into(),
             threads: 0,

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use candle_core::Tensor;
 use ndarray::{Array3, Array4};
 
 use super::Directory;
@@ -13,7 +12,7 @@ use crate::{
     instrument::Problem,
     io::cube::{Cube, Frame},
     plot::{Figure, Traces},
-    posterior::truth::Alignment,
+    posterior::{Draws, truth::Alignment},
 };
 
 /// The data of one reconstruction and what their images mean.
@@ -50,8 +49,8 @@ pub trait Subject {
 pub struct Drawn<'a> {
     /// Samples as they are shown.
     pub cube: &'a Cube,
-    /// All of each image, network unit, `[chains, draws, Z, Y, X]`.
-    pub draws: &'a Tensor,
+    /// All of each image, network unit.
+    pub draws: &'a Draws,
     /// What they were drawn from.
     pub problem: &'a Problem,
     /// Records of the sampler.

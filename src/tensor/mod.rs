@@ -6,6 +6,7 @@ mod conv_kernel;
 pub mod fft;
 pub mod fft3;
 pub mod layer;
+mod matrix;
 pub mod norm;
 mod norm_kernel;
 mod parallel;
@@ -18,6 +19,7 @@ mod winograd;
 
 use candle_core::{Tensor, Var};
 
+pub(crate) use self::{matrix::Matrix, parallel::by_parts, simd::Real};
 use crate::Result;
 
 /// Value `[B]` and gradient (shape of `x`) of a function of each batch element, both detached from any graph.

@@ -1,6 +1,9 @@
-//! Loops over fixed chunks of a slice, so that results do not depend on the number of threads.
+//! Loops over fixed parts of slices and batches, so that results do not depend on the number of threads.
 
+use candle_core::Tensor;
 use rayon::prelude::*;
+
+use crate::Result;
 
 /// Runs `work` on each chunk of `length` elements (the last may be shorter) with the chunk's number.
 pub(crate) fn each_chunk<T: Send>(data: &mut [T], length: usize, work: impl Fn(usize, &mut [T]) + Sync) {
@@ -11,4 +14,28 @@ pub(crate) fn each_chunk<T: Send>(data: &mut [T], length: usize, work: impl Fn(u
     } else {
         data.par_chunks_mut(chunks).enumerate().for_each(|(index, chunk)| work(index, chunk));
     }
+}
+
+/// What `work` makes of a batch `[B, ..]`, each result again `[B, ..]`; on a CPU of parts of at most `numbers` numbers
+/// (but at least one element), on all threads.
+///
+/// # Errors
+/// Those of `work`.
+pub(crate) fn by_parts<const N: usize>(
+    batch: &Tensor,
+    numbers: usize,
+    work: impl Fn(&Tensor) -> Result<[Tensor; N]> + Sync,
+) -> Result<[Tensor; N]> {
+    let size = batch.dim(0)?;
+    let part = (numbers * size / batch.elem_count().max(1)).max(1);
+    if size <= part || !batch.device().is_cpu() {
+        return work(batch);
+    }
+    let starts: Vec<usize> = (0..size).step_by(part).collect();
+    let parts = starts.into_par_iter().map(|start| work(&batch.narrow(0, start, part.min(size - start))?));
+    let parts = parts.collect::<Result<Vec<_>>>()?;
+    let joined: Vec<Tensor> = (0..N)
+        .map(|i| Tensor::cat(&parts.iter().map(|part| &part[i]).collect::<Vec<_>>(), 0))
+        .collect::<candle_core::Result<_>>()?;
+    joined.try_into().map_err(|_| crate::Error::config("batch", "parts of different numbers of results"))
 }

@@ -4,8 +4,8 @@ use antumbra::{
     compute::Compute,
     instrument::Problem,
     posterior::{
-        Solver,
-        chains::rhat,
+        Draws, Solver,
+        chains::{rhat, rhat_of_groups},
         gibbs::{Gibbs, GibbsSettings},
         langevin::{Langevin, LangevinSettings},
         ppm::{AuxiliarySettings, Ppm, PpmSettings},
@@ -16,7 +16,7 @@ use antumbra::{
     },
     rng::Rng,
 };
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 use nalgebra::{Cholesky, DVector};
 
 /// Standard deviation within each mode of the prior.
@@ -55,8 +55,8 @@ fn observe(prior: &Mixture, y: f64) -> (Problem, Vec<Posterior>) {
 
 /// Total variation of the mode weights, and the spread within modes over the exact one along and across the
 /// projection.
-fn errors(draws: &Tensor, exact: &[Posterior]) -> (f64, [f64; 2]) {
-    let points = draws.reshape(((), 2)).unwrap().to_vec2::<f32>().unwrap();
+fn errors(draws: &Draws, exact: &[Posterior]) -> (f64, [f64; 2]) {
+    let points = draws.images.reshape(((), 2)).unwrap().to_vec2::<f32>().unwrap();
     let mut counts = vec![0.0; exact.len()];
     let mut squares = [0.0; 2];
     let axes = [DIRECTION, [-DIRECTION[1], DIRECTION[0]]].map(|a| DVector::from_column_slice(&a));
@@ -119,16 +119,16 @@ fn check(prior: &Mixture, y: f64, seed: u64) {
 fn annealing_cycles_carry_chains_from_mode_to_mode() {
     let prior = ring();
     let (problem, exact) = observe(&prior, 1.0);
-    let settings = GibbsSettings { denoise: 8, ..GibbsSettings::default() };
+    let settings = GibbsSettings { cycles: 8, denoise: 8, ..GibbsSettings::default() };
     let rng = Rng::new(3);
     let start = draws(&prior, 256, 18, &mut rng.stream("start", 0), &Compute::cpu()).unwrap();
     let mut gibbs = Gibbs::new(settings, start).unwrap();
     finish(&mut gibbs, &problem, &prior, &rng);
     let found = gibbs.draws().unwrap();
     let (distance, spread) = errors(&found, &exact);
-    let along = found.flatten_from(2).unwrap().narrow(2, 0, 1).unwrap().squeeze(2).unwrap();
-    let chains: Vec<Vec<f64>> = along.to_dtype(DType::F64).unwrap().to_vec2().unwrap();
-    let rhat = rhat(&chains);
+    let along = found.images.flatten_from(1).unwrap().narrow(1, 0, 1).unwrap().squeeze(1).unwrap();
+    let along: Vec<f64> = along.to_dtype(DType::F64).unwrap().to_vec1().unwrap();
+    let rhat = rhat(&found.by_chain(&along)).max(rhat_of_groups(&found.by_time(&along)));
     println!("total variation {distance:.3}, spread {spread:.3?}, R-hat {rhat:.3}");
     assert!(distance <= 0.05, "mode weights");
     assert!(spread.iter().all(|ratio| (0.9..=1.1).contains(ratio)), "spread within modes");

@@ -10,7 +10,7 @@ use antumbra::{
     Error,
     compute::Compute,
     posterior::{
-        SolverSettings, Step,
+        Draws, SolverSettings, Step,
         run::{Observer, RunSettings, run},
     },
     prior::mixture::{Component, Mixture},
@@ -33,13 +33,19 @@ impl Observer for StopAfter<'_> {
     fn on_checkpoint(&mut self, _: usize) {}
 }
 
-/// Runs a newly built solver; returns its number of steps and whether it came to its end.
-fn go(settings: &SolverSettings, folder: &Path, resume: bool, after: usize) -> (usize, bool) {
+/// Runs a newly built solver on so many equal data; returns its number of steps and, if it came to its end, its draws.
+fn go(
+    settings: &SolverSettings,
+    data: usize,
+    folder: &Path,
+    resume: bool,
+    after: usize,
+) -> (usize, Option<Draws>) {
     let compute = Compute::cpu();
     let component = |mean: [f64; 2]| Component { weight: 1.0, mean: mean.into(), variances: vec![0.1; 2] };
     let modes = vec![component([1.0, 0.0]), component([-1.0, 0.5])];
     let prior = Mixture::new(modes, [1, 1, 2], &compute).unwrap();
-    let problem = linear_problem(&[vec![1.0, 0.5]], &[0.3], 0.4, &compute);
+    let problem = linear_problem(&vec![vec![1.0, 0.5]; data], &vec![0.3; data], 0.4, &compute);
     let rng = Rng::new(8);
     let mut solver = settings.build(&problem, &prior, &rng, &compute).unwrap();
     let run_settings = RunSettings {
@@ -52,30 +58,45 @@ fn go(settings: &SolverSettings, folder: &Path, resume: bool, after: usize) -> (
     let stop = AtomicBool::new(false);
     let mut observer = StopAfter { after, stop: &stop };
     match run(solver.as_mut(), &problem, &prior, &rng, &run_settings, &stop, &mut observer) {
-        Ok(()) => {
-            let draws = solver.draws().unwrap();
-            assert_eq!(draws.dims5().unwrap().0, settings.chains());
-            (solver.steps(), true)
-        }
-        Err(Error::Interrupted) => (solver.steps(), false),
+        Ok(()) => (solver.steps(), Some(solver.draws().unwrap())),
+        Err(Error::Interrupted) => (solver.steps(), None),
         Err(error) => panic!("{error}"),
     }
 }
 
-fn resumes(yaml: &str) {
+/// Interrupts a solver after every step; returns the draws, and how many chains there were.
+fn resumes_with(yaml: &str, data: usize) -> (Draws, usize) {
     let settings: SolverSettings = serde_yaml::from_str(yaml).unwrap();
     let whole = tempfile::tempdir().unwrap();
-    let (steps, done) = go(&settings, whole.path(), false, 0);
-    assert!(done);
+    let (steps, draws) = go(&settings, data, whole.path(), false, 0);
     let read = |folder: &Path| {
         ["checkpoint.safetensors", "metrics.jsonl"].map(|name| fs::read(folder.join(name)).unwrap())
     };
     for after in 1..steps {
         let broken = tempfile::tempdir().unwrap();
-        assert!(!go(&settings, broken.path(), false, after).1);
-        assert!(go(&settings, broken.path(), true, 0).1);
+        assert!(go(&settings, data, broken.path(), false, after).1.is_none());
+        assert!(go(&settings, data, broken.path(), true, 0).1.is_some());
         assert!(read(whole.path()) == read(broken.path()), "differs if interrupted after step {after}");
     }
+    (draws.unwrap(), settings.chains())
+}
+
+fn resumes(yaml: &str) {
+    let (draws, chains) = resumes_with(yaml, 1);
+    assert_eq!(draws.chains(), chains);
+}
+
+/// Where forty data leave no doubt, half of the chains are in the wrong mode, and nothing carries them over.
+#[test]
+fn gibbs_with_chains_that_are_given_up() {
+    let (draws, chains) = resumes_with(
+        "name: gibbs
+start: {chains: 8}
+sampling: {cycles: 3, anneal: 0, rounds: 4, draws: 2, start_level: 0.02, final_level: 0.02}",
+        40,
+    );
+    assert!((1..chains).contains(&draws.chains()), "{} of {chains} chains left", draws.chains());
+    assert_eq!(draws.images.dim(0).unwrap(), draws.len());
 }
 
 #[test]

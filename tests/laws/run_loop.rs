@@ -11,7 +11,7 @@ use antumbra::{
     compute::Compute,
     instrument::Problem,
     posterior::{
-        Solver, Step,
+        Draws, Solver, Step,
         run::{Observer, RunSettings, run},
         solver::TensorMap,
     },
@@ -52,8 +52,8 @@ impl Solver for Walk {
         Ok(Step { stage: "walk", metrics: vec![("first", first)] })
     }
 
-    fn draws(&self) -> Result<Tensor> {
-        Ok(self.position.unsqueeze(0)?)
+    fn draws(&self) -> Result<Draws> {
+        Ok(Draws::together(self.position.clone(), &[0], 0))
     }
 
     fn state(&self) -> Result<TensorMap> {

@@ -8,7 +8,7 @@ use crate::{
     compute::Compute,
     instrument::Problem,
     posterior::{
-        Solver, Step,
+        Draws, Solver, Step,
         ppm::{
             annealing::Annealing,
             auxiliary::Auxiliary,
@@ -139,8 +139,9 @@ impl Solver for Ppm {
         Ok(Step { stage: "ppm", metrics })
     }
 
-    fn draws(&self) -> Result<Tensor> {
-        Ok(self.particles().unsqueeze(1)?)
+    fn draws(&self) -> Result<Draws> {
+        let chains: Vec<usize> = (0..self.particles.dim(0)?).collect();
+        Ok(Draws::together(self.particles(), &chains, 0))
     }
 
     fn state(&self) -> Result<TensorMap> {

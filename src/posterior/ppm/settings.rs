@@ -31,7 +31,7 @@ pub struct PpmSettings {
 impl Default for PpmSettings {
     fn default() -> Self {
         Self {
-            particles: 32,
+            particles: 16,
             steps: 30,
             draw_steps: 18,
             annealing: 1.0 / 3.0,

@@ -81,7 +81,7 @@ impl Channel {
 
     /// Light above the background that each sample gives the camera.
     fn on_camera(&self, drawn: &Drawn) -> Result<Vec<f64>> {
-        let images = drawn.draws.flatten(0, 1)?;
+        let images = &drawn.draws.images;
         let dark = drawn.problem.scaling.to_network(&images.narrow(0, 0, 1)?.zeros_like()?)?;
         let sum = |image: &Tensor| -> Result<f64> {
             let predicted = drawn.problem.predict(image)?.to_dtype(DType::F64)?;

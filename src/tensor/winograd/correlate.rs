@@ -1,7 +1,7 @@
 //! The gradient of a convolution with respect to its weights.
 
 use super::{
-    POINTS,
+    LEAST_TASKS, POINTS, parts,
     tiles::{Tiles, point_stride},
     transform::{Input, OutputAdjoint, TapsAdjoint, Transform, splat},
 };
@@ -9,7 +9,7 @@ use crate::tensor::{
     conv_kernel::Geometry,
     parallel::each_chunk,
     product::{Left, Product, Right, Start},
-    simd::{Kernel, Real, Vector},
+    simd::{Kernel, Real, Vector, WIDEST},
 };
 
 /// Tiles that one task transforms at a time for [`correlate`].
@@ -40,8 +40,14 @@ pub(crate) fn correlate<T: Real>(g: &Geometry, images: &[T], outputs: &[T]) -> V
             T::vectorize(Correlation { point, blocks, sizes, channels, panel: &panel, sums });
         });
     }
-    let mut gradient = vec![T::default(); 9 * channels[0] * channels[1]];
-    T::vectorize(TransformBack { sums: &sums, gradient: &mut gradient });
+    let taps = channels[0] * channels[1];
+    let mut gradient = vec![T::default(); 9 * taps];
+    let length = taps.div_ceil(LEAST_TASKS).next_multiple_of(WIDEST);
+    each_chunk(&mut parts(&mut gradient, taps, length), 1, |task, kernels| {
+        for taps in kernels {
+            T::vectorize(TransformBack { sums: &sums, first: task * length, taps });
+        }
+    });
     gradient
 }
 
@@ -96,26 +102,29 @@ impl<T: Real> Kernel<T> for Correlation<'_, T> {
     }
 }
 
-/// Taps `[3, 3, C, O]` of points `[POINTS, C, O]`.
-struct TransformBack<'a, T> {
+/// Part of the taps `[3, 3, C, O]` of points `[POINTS, C, O]`: of every tap the numbers from `first` on.
+struct TransformBack<'a, 'b, T> {
     sums: &'a [T],
-    gradient: &'a mut [T],
+    first: usize,
+    taps: &'a mut [&'b mut [T]],
 }
 
-impl<T: Real> Kernel<T> for TransformBack<'_, T> {
+impl<T: Real> Kernel<T> for TransformBack<'_, '_, T> {
     #[inline(always)]
     fn run<V: Vector<Lane = T>>(self) {
-        let size = self.sums.len() / POINTS;
-        assert!(self.gradient.len() >= 9 * size);
-        for at in (0..size).step_by(V::LANES) {
+        let Self { sums, first, taps } = self;
+        let size = sums.len() / POINTS;
+        let length = taps.first().map_or(0, |tap| tap.len());
+        assert!(taps.len() == 9 && taps.iter().all(|tap| tap.len() == length) && first + length <= size);
+        for at in (0..length).step_by(V::LANES) {
             let mut points = [[splat::<V>(0.0); 6]; 6];
             for (point, value) in points.iter_mut().flatten().enumerate() {
-                // SAFETY: so many numbers of this point are left.
-                *value = unsafe { V::load_first(self.sums.as_ptr().add(point * size + at), size - at) };
+                // SAFETY: so many numbers of this part are left, and the assertion bounds it.
+                *value = unsafe { V::load_first(sums.as_ptr().add(point * size + first + at), length - at) };
             }
             for (tap, value) in TapsAdjoint::both(points).iter().flatten().enumerate() {
-                // SAFETY: as above, and the assertion bounds the taps.
-                unsafe { value.store_first(self.gradient.as_mut_ptr().add(tap * size + at), size - at) };
+                // SAFETY: so many numbers of this tap are left.
+                unsafe { value.store_first(taps[tap][at..].as_mut_ptr(), length - at) };
             }
         }
     }

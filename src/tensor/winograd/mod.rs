@@ -25,8 +25,10 @@ const POINTS: usize = 36;
 const SIDE: usize = 4;
 /// Numbers of scratch memory that stay in a processor's second-level cache.
 const CACHED: usize = 1 << 18;
-/// Tasks that a convolution is cut into at least, where it has as many rows of tiles.
+/// Tasks that a convolution is cut into at least, where they hold tiles enough.
 const LEAST_TASKS: usize = 8;
+/// Tiles of a task at least: each task reads all weights, and this many rows fill the registers of a product.
+const LEAST_TILES: usize = 12;
 
 /// Kernels transformed to [`POINTS`] matrices `[C, padded O]`.
 pub(crate) struct Transformed<T> {
@@ -38,8 +40,14 @@ pub(crate) struct Transformed<T> {
 impl<T: Real> Transformed<T> {
     pub(crate) fn new(weights: &Arranged<T>) -> Self {
         let (inputs, outputs) = (weights.inputs, weights.outputs);
-        let mut values = vec![T::default(); POINTS * inputs * padded(outputs)];
-        T::vectorize(TransformKernels { weights, values: &mut values });
+        let width = padded(outputs);
+        let mut values = vec![T::default(); POINTS * inputs * width];
+        let rows = inputs.div_ceil(LEAST_TASKS).max(1);
+        each_chunk(&mut parts(&mut values, inputs * width, rows * width), 1, |task, points| {
+            for points in points {
+                T::vectorize(TransformKernels { weights, first: task * rows, points });
+            }
+        });
         Self { values, inputs, outputs }
     }
 }
@@ -49,18 +57,33 @@ fn padded(channels: usize) -> usize {
     channels.next_multiple_of(WIDEST)
 }
 
-struct TransformKernels<'a, T> {
-    weights: &'a Arranged<T>,
-    values: &'a mut [T],
+/// The same part of each of several matrices of `size` numbers, part by part of `length` numbers.
+fn parts<T>(matrices: &mut [T], size: usize, length: usize) -> Vec<Vec<&mut [T]>> {
+    let mut parts: Vec<Vec<&mut [T]>> = (0..size.div_ceil(length)).map(|_| Vec::new()).collect();
+    for matrix in matrices.chunks_mut(size.max(1)) {
+        parts.iter_mut().zip(matrix.chunks_mut(length)).for_each(|(part, piece)| part.push(piece));
+    }
+    parts
 }
 
-impl<T: Real> Kernel<T> for TransformKernels<'_, T> {
+/// Transforms the kernels of the inputs from `first` on.
+struct TransformKernels<'a, 'b, T> {
+    weights: &'a Arranged<T>,
+    first: usize,
+    /// Rows `[inputs, padded O]` of every point.
+    points: &'a mut [&'b mut [T]],
+}
+
+impl<T: Real> Kernel<T> for TransformKernels<'_, '_, T> {
     #[inline(always)]
     fn run<V: Vector<Lane = T>>(self) {
         let Arranged { values, inputs, outputs, .. } = self.weights;
         let (taps, width) = (inputs * outputs, padded(*outputs));
-        assert!(values.len() >= 9 * taps && self.values.len() >= POINTS * inputs * width);
-        for input in 0..*inputs {
+        let rows = self.points.first().map_or(0, |rows| rows.len() / width);
+        assert!(self.points.len() == POINTS && self.points.iter().all(|point| point.len() == rows * width));
+        assert!(values.len() >= 9 * taps && self.first + rows <= *inputs);
+        for row in 0..rows {
+            let input = self.first + row;
             for output in (0..*outputs).step_by(V::LANES) {
                 let mut kernel = [[splat::<V>(0.0); 3]; 3];
                 for (tap, weight) in kernel.iter_mut().flatten().enumerate() {
@@ -69,9 +92,9 @@ impl<T: Real> Kernel<T> for TransformKernels<'_, T> {
                     *weight = unsafe { V::load_first(source, outputs - output) };
                 }
                 for (point, value) in Taps::both(kernel).iter().flatten().enumerate() {
-                    let at = (point * inputs + input) * width + output;
-                    // SAFETY: the assertion above bounds the largest offset; rows are whole registers.
-                    unsafe { value.store(self.values.as_mut_ptr().add(at)) };
+                    let target = self.points[point][row * width + output..].as_mut_ptr();
+                    // SAFETY: rows are whole registers.
+                    unsafe { value.store(target) };
                 }
             }
         }
@@ -90,7 +113,8 @@ pub(crate) fn convolve<T: Real>(
     let (row, image) = (g.width * weights.outputs, g.pixels() * weights.outputs);
     // Whole rows of tiles of one image, or whole images: as many as fit into the cache and still occupy many threads.
     let fit = CACHED / (POINTS * (weights.inputs + padded(weights.outputs)) * tiles.across);
-    let rows = fit.min((g.batch * tiles.down).div_ceil(LEAST_TASKS)).max(1);
+    let shared = (g.batch * tiles.down).div_ceil(LEAST_TASKS).max(LEAST_TILES.div_ceil(tiles.across));
+    let rows = fit.min(shared).max(1);
     let parts: Vec<_> = if rows < tiles.down {
         output.chunks_mut(image).flat_map(|image| image.chunks_mut(rows * SIDE * row)).collect()
     } else {

@@ -6,12 +6,12 @@
 
 use std::{f64::consts::TAU, sync::Arc};
 
-use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
 use rustfft::num_complex::Complex64;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, compute::Compute, grid::Grid, instrument::Forward};
+use crate::{Error, Result, compute::Compute, grid::Grid, instrument::Forward, tensor::Real};
 
 mod plan;
 
@@ -149,7 +149,7 @@ impl CustomOp1 for Transform {
 }
 
 impl Transform {
-    fn forward<T: WithDType>(
+    fn forward<T: Real>(
         &self,
         storage: &CpuStorage,
         layout: &Layout,

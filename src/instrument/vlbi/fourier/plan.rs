@@ -2,13 +2,18 @@
 
 use std::f64::consts::TAU;
 
-use candle_core::{Device, Tensor, WithDType, bail};
+use candle_core::{Tensor, WithDType, bail};
 
 use super::Pulse;
-use crate::{Result, compute::Compute, grid::Grid};
+use crate::{
+    Result,
+    compute::Compute,
+    grid::Grid,
+    tensor::{Matrix, Real},
+};
 
-/// Above this many entries (256 MB in f32) the phases of all pixels are not stored but factorised.
-const DENSE_LIMIT: usize = 64 << 20;
+/// Above this many entries (256 MB in f32, both ways) the phases of all pixels are not stored but factorised.
+const DENSE_LIMIT: usize = 32 << 20;
 
 fn half(length: usize) -> usize {
     length.div_ceil(2)
@@ -17,10 +22,9 @@ fn half(length: usize) -> usize {
 /// How images become visibilities.
 #[derive(Debug)]
 pub(super) enum Plan {
-    /// `[pixels / 2, M]` each, pulse included.
+    /// Waves `[pixels / 2, M]`, pulse included.
     Dense {
-        cosine: Tensor,
-        sine: Tensor,
+        waves: Waves,
         pixels: usize,
     },
     Separable {
@@ -31,50 +35,70 @@ pub(super) enum Plan {
     },
 }
 
+/// Cosines and sines of phases, each with its transpose.
+#[derive(Debug)]
+pub(super) struct Waves {
+    cosine: [Matrix; 2],
+    sine: [Matrix; 2],
+}
+
+impl Waves {
+    fn new(cosine: &Tensor, sine: &Tensor) -> Result<Self> {
+        let both = |matrix: &Tensor| -> Result<[Matrix; 2]> {
+            Ok([Matrix::new(matrix)?, Matrix::new(&matrix.t()?.contiguous()?)?])
+        };
+        Ok(Self { cosine: both(cosine)?, sine: both(sine)? })
+    }
+
+    /// Number of visibilities.
+    fn count(&self) -> usize {
+        self.cosine[0].columns()
+    }
+
+    /// Real and imaginary parts `[n, M]` of the rows `[n, length]` of `values`.
+    ///
+    /// A row's even part under reversal meets the cosines, its odd part the sines; the middle element of an odd length
+    /// belongs to the even part.
+    fn apply<T: Real>(&self, values: &[T], length: usize) -> candle_core::Result<[Vec<T>; 2]> {
+        let half = half(length);
+        let count = values.len() / length * half;
+        let (mut even, mut odd) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for row in values.chunks_exact(length) {
+            let mirrored = row.iter().rev();
+            even.extend(row.iter().zip(mirrored.clone()).map(|(&a, &b)| a + b).take(half));
+            odd.extend(row.iter().zip(mirrored).map(|(&a, &b)| a - b).take(half));
+            if length % 2 == 1 {
+                even.pop();
+                even.push(row[half - 1]);
+            }
+        }
+        Ok([self.cosine[0].product(&even)?, self.sine[0].product(&odd)?])
+    }
+
+    /// The adjoint of [`Waves::apply`].
+    fn adjoint<T: Real>(&self, parts: [&[T]; 2], length: usize) -> candle_core::Result<Vec<T>> {
+        let half = half(length);
+        let (even, odd) = (self.cosine[1].product(parts[0])?, self.sine[1].product(parts[1])?);
+        let mut values = vec![T::zero(); even.len() / half * length];
+        let halves = even.chunks_exact(half).zip(odd.chunks_exact(half));
+        for (row, (even, odd)) in values.chunks_exact_mut(length).zip(halves) {
+            for (i, (&even, &odd)) in even.iter().zip(odd).enumerate() {
+                row[length - 1 - i] = even - odd;
+                row[i] = even + odd;
+            }
+        }
+        Ok(values)
+    }
+}
+
 /// Phases of some of the visibilities, M of them.
 #[derive(Debug)]
 pub(super) struct Chunk {
     /// `[columns / 2, M]`.
-    cosine: Tensor,
-    sine: Tensor,
+    columns: Waves,
     /// `[rows, M]`, pulse included.
     row_cosine: Vec<f64>,
     row_sine: Vec<f64>,
-}
-
-impl Chunk {
-    fn count(&self) -> usize {
-        self.cosine.elem_count() / self.cosine.dims().first().copied().unwrap_or(1)
-    }
-}
-
-/// Even and odd part under reversal of each row of `values` `[n, length]`, as `[n, half(length)]` each; the middle
-/// element of an odd length belongs to the even part.
-fn fold<T: WithDType>(values: &[T], length: usize) -> candle_core::Result<(Tensor, Tensor)> {
-    let (mut even, mut odd) = (Vec::new(), Vec::new());
-    for row in values.chunks_exact(length) {
-        for i in 0..half(length) {
-            let mirrored = if i == length - 1 - i { T::zero() } else { row[length - 1 - i] };
-            even.push(row[i] + mirrored);
-            odd.push(row[i] - mirrored);
-        }
-    }
-    let shape = (values.len() / length, half(length));
-    Ok((Tensor::from_vec(even, shape, &Device::Cpu)?, Tensor::from_vec(odd, shape, &Device::Cpu)?))
-}
-
-/// The adjoint of [`fold`].
-fn unfold<T: WithDType>(even: &Tensor, odd: &Tensor, length: usize) -> candle_core::Result<Vec<T>> {
-    let (even, odd) = (flat::<T>(even)?, flat::<T>(odd)?);
-    let mut values = vec![T::zero(); even.len() / half(length) * length];
-    let halves = even.chunks_exact(half(length)).zip(odd.chunks_exact(half(length)));
-    for (row, (even, odd)) in values.chunks_exact_mut(length).zip(halves) {
-        for (i, (&even, &odd)) in even.iter().zip(odd).enumerate() {
-            row[length - 1 - i] = even - odd;
-            row[i] = even + odd;
-        }
-    }
-    Ok(values)
 }
 
 pub(super) fn flat<T: WithDType>(tensor: &Tensor) -> candle_core::Result<Vec<T>> {
@@ -103,7 +127,8 @@ impl Plan {
             let row = |pixel| uv.iter().map(move |&uv| pulse.at(uv, grid) * wave(phase(pixel, uv)));
             compute.tensor((0..half(grid.len())).flat_map(row).collect(), &[half(grid.len()), uv.len()])
         };
-        Ok(Self::Dense { cosine: matrix(f64::cos)?, sine: matrix(f64::sin)?, pixels: grid.len() })
+        let waves = Waves::new(&matrix(f64::cos)?, &matrix(f64::sin)?)?;
+        Ok(Self::Dense { waves, pixels: grid.len() })
     }
 
     /// The phases of the columns as matrices, those of the rows as a list: exp(i(a + b)) = exp(ia) exp(ib).
@@ -124,8 +149,7 @@ impl Plan {
                 north.iter().flat_map(row).collect()
             };
             Ok(Chunk {
-                cosine: columns(f64::cos)?,
-                sine: columns(f64::sin)?,
+                columns: Waves::new(&columns(f64::cos)?, &columns(f64::sin)?)?,
                 row_cosine: rows(f64::cos),
                 row_sine: rows(f64::sin),
             })
@@ -138,19 +162,18 @@ impl Plan {
 
     pub(super) fn count(&self) -> usize {
         match self {
-            Self::Dense { cosine, .. } => cosine.elem_count() / cosine.dims().first().copied().unwrap_or(1),
+            Self::Dense { waves, .. } => waves.count(),
             Self::Separable { count, .. } => *count,
         }
     }
 
     /// Images `[B, pixels]` to `[B, M, 2]`, flattened.
-    pub(super) fn apply<T: WithDType>(&self, images: &[T], batch: usize) -> candle_core::Result<Vec<T>> {
+    pub(super) fn apply<T: Real>(&self, images: &[T], batch: usize) -> candle_core::Result<Vec<T>> {
         let count = self.count();
         let mut result = vec![T::zero(); batch * count * 2];
         match self {
-            Self::Dense { cosine, sine, pixels } => {
-                let (even, odd) = fold(images, *pixels)?;
-                let (real, imaginary) = (flat::<T>(&even.matmul(cosine)?)?, flat::<T>(&odd.matmul(sine)?)?);
+            Self::Dense { waves, pixels } => {
+                let [real, imaginary] = waves.apply(images, *pixels)?;
                 for (pair, (real, imaginary)) in
                     result.chunks_exact_mut(2).zip(real.into_iter().zip(imaginary))
                 {
@@ -158,12 +181,10 @@ impl Plan {
                 }
             }
             Self::Separable { chunks, rows, columns, .. } => {
-                let (even, odd) = fold(images, *columns)?;
                 let mut start = 0;
                 for chunk in chunks {
-                    let m = chunk.count();
-                    let real = flat::<T>(&even.matmul(&chunk.cosine)?)?;
-                    let imaginary = flat::<T>(&odd.matmul(&chunk.sine)?)?;
+                    let m = chunk.columns.count();
+                    let [real, imaginary] = chunk.columns.apply(images, *columns)?;
                     for b in 0..batch {
                         let out = &mut result[2 * (b * count + start)..2 * (b * count + start + m)];
                         for i in 0..*rows {
@@ -187,26 +208,20 @@ impl Plan {
     }
 
     /// The adjoint of [`Plan::apply`]: `[B, M, 2]` to `[B, pixels]`, flattened.
-    pub(super) fn adjoint<T: WithDType>(
-        &self,
-        visibilities: &[T],
-        batch: usize,
-    ) -> candle_core::Result<Vec<T>> {
+    pub(super) fn adjoint<T: Real>(&self, visibilities: &[T], batch: usize) -> candle_core::Result<Vec<T>> {
         let count = self.count();
         match self {
-            Self::Dense { cosine, sine, pixels } => {
-                let part = |offset: usize| {
-                    let values: Vec<T> = visibilities[offset..].iter().step_by(2).copied().collect();
-                    Tensor::from_vec(values, (batch, count), &Device::Cpu)
+            Self::Dense { waves, pixels } => {
+                let part = |offset: usize| -> Vec<T> {
+                    visibilities.iter().skip(offset).step_by(2).copied().collect()
                 };
-                let (even, odd) = (part(0)?.matmul(&cosine.t()?)?, part(1)?.matmul(&sine.t()?)?);
-                unfold(&even, &odd, *pixels)
+                waves.adjoint([&part(0), &part(1)], *pixels)
             }
             Self::Separable { chunks, rows, columns, .. } => {
                 let mut images = vec![T::zero(); batch * rows * columns];
                 let mut start = 0;
                 for chunk in chunks {
-                    let m = chunk.count();
+                    let m = chunk.columns.count();
                     let (mut real, mut imaginary) = (Vec::new(), Vec::new());
                     for b in 0..batch {
                         let pairs = &visibilities[2 * (b * count + start)..2 * (b * count + start + m)];
@@ -219,11 +234,7 @@ impl Plan {
                             }
                         }
                     }
-                    let even = Tensor::from_vec(real, (batch * rows, m), &Device::Cpu)?
-                        .matmul(&chunk.cosine.t()?)?;
-                    let odd = Tensor::from_vec(imaginary, (batch * rows, m), &Device::Cpu)?
-                        .matmul(&chunk.sine.t()?)?;
-                    let part = unfold::<T>(&even, &odd, *columns)?;
+                    let part = chunk.columns.adjoint([&real, &imaginary], *columns)?;
                     images.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
                     start += m;
                 }
@@ -234,14 +245,13 @@ impl Plan {
 
     /// The same with stock tensor operations, for devices other than the CPU.
     pub(super) fn on_device(&self, images: &Tensor) -> candle_core::Result<Tensor> {
-        let Self::Dense { cosine, sine, pixels } = self else {
-            bail!("the transform was planned for the CPU")
-        };
+        let Self::Dense { waves, pixels } = self else { bail!("the transform was planned for the CPU") };
+        let (cosine, sine) = (waves.cosine[0].plain()?, waves.sine[0].plain()?);
         // The second half of the pixels mirrors the first: same cosine, negated sine.
         let mirrored: Vec<u32> = (0..pixels / 2).rev().map(|i| i as u32).collect();
         let mirrored = Tensor::new(mirrored, images.device())?;
-        let cosine = Tensor::cat(&[cosine, &cosine.index_select(&mirrored, 0)?], 0)?;
-        let sine = Tensor::cat(&[sine, &sine.index_select(&mirrored, 0)?.neg()?], 0)?;
+        let cosine = Tensor::cat(&[&cosine, &cosine.index_select(&mirrored, 0)?], 0)?;
+        let sine = Tensor::cat(&[&sine, &sine.index_select(&mirrored, 0)?.neg()?], 0)?;
         Tensor::stack(&[images.matmul(&cosine)?, images.matmul(&sine)?], 2)
     }
 }
