@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::Likelihood;
+use super::{Likelihood, Position};
 use crate::{Error, Result, rng::Rng};
 
 /// The density of one data product given what the forward model predicts for one image.
@@ -32,6 +32,11 @@ pub trait Density: Send + Sync + 'static {
 
     /// Data drawn from the density around `predicted`.
     fn draw(&self, predicted: &[f64], rng: &mut Rng) -> Vec<f64>;
+
+    /// See [`Likelihood::position`].
+    fn position(&self) -> Option<Position> {
+        None
+    }
 }
 
 /// Measured data: a [`Density`] as a differentiable [`Likelihood`].
@@ -95,6 +100,10 @@ impl<D: Density> Likelihood for Data<D> {
 
     fn is_singular(&self) -> bool {
         D::SINGULAR
+    }
+
+    fn position(&self) -> Option<Position> {
+        self.density.position()
     }
 }
 

@@ -3,9 +3,12 @@
 pub mod density;
 pub mod file;
 pub mod microscope;
+mod position;
 pub mod vlbi;
 
 use candle_core::{D, Tensor};
+
+pub use position::Position;
 
 use crate::{
     Result,
@@ -66,6 +69,11 @@ pub trait Likelihood: Send + Sync {
     fn is_singular(&self) -> bool {
         false
     }
+
+    /// Where the image is put, if that is all this product says.
+    fn position(&self) -> Option<Position> {
+        None
+    }
 }
 
 /// Everything the data say: one forward model and the likelihoods of its data products.
@@ -115,6 +123,18 @@ impl Problem {
             Ok([value, gradient])
         })?;
         Ok((value, gradient))
+    }
+
+    /// Images `[B, Z, Y, X]` each at a new position, where the data leave it free; otherwise as they are. A sampler
+    /// that moves pixel by pixel hardly moves a source as a whole.
+    ///
+    /// # Errors
+    /// An image of another shape.
+    pub fn placed(&self, x: &Tensor, rng: &mut Rng) -> Result<Tensor> {
+        match self.likelihoods.iter().find_map(|likelihood| likelihood.position()) {
+            Some(position) => position.draw(x, &self.scaling.to_image(x)?, rng),
+            None => Ok(x.clone()),
+        }
     }
 
     /// True if any data product is singular.

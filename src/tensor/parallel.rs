@@ -39,3 +39,21 @@ pub(crate) fn by_parts<const N: usize>(
         .collect::<candle_core::Result<_>>()?;
     joined.try_into().map_err(|_| crate::Error::config("batch", "parts of different numbers of results"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{compute::Compute, rng::Rng};
+
+    #[test]
+    fn parts_of_a_batch_give_what_the_whole_gives() {
+        let batch = Rng::new(1).normals(&[7, 3], &Compute::cpu_f64()).unwrap();
+        let work = |part: &Tensor| Ok([part.sum(1)?, (part * 2.0)?]);
+        let whole = work(&batch).unwrap();
+        for numbers in [0, 3, 7, 100] {
+            let found = by_parts(&batch, numbers, work).unwrap();
+            assert_eq!(found[0].to_vec1::<f64>().unwrap(), whole[0].to_vec1::<f64>().unwrap());
+            assert_eq!(found[1].to_vec2::<f64>().unwrap(), whole[1].to_vec2::<f64>().unwrap());
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use rustfft::num_complex::Complex64;
 
 use super::{EDGE_PHASE, Product};
-use crate::rng::Rng;
+use crate::{instrument::Position, rng::Rng};
 
 /// A Gaussian on the centroid of the image, read from the phases at two short spacings.
 ///
@@ -14,7 +14,7 @@ use crate::rng::Rng;
 pub struct Centroid {
     /// Expected flux density, Jy.
     pub flux: f64,
-    /// Expected position along u and v, fields of view from the centre.
+    /// Expected position towards east and north, fields of view from the centre.
     pub position: [f64; 2],
     /// Its standard deviation along each axis, fields of view.
     pub sigma: f64,
@@ -25,7 +25,7 @@ pub struct Centroid {
 impl Centroid {
     /// Phase of a source of the expected flux, per field of view, times its flux.
     fn slope(&self) -> f64 {
-        -2.0 * EDGE_PHASE * self.flux
+        2.0 * EDGE_PHASE * self.flux
     }
 
     /// First moments of the model over the expected flux, fields of view: exact for a small source, 1 % less for one at
@@ -67,6 +67,11 @@ impl Product for Centroid {
     fn draw(&self, model: &[Complex64], rng: &mut Rng) -> Vec<f64> {
         self.moments(model).map(|moment| moment + self.sigma * rng.normal()).to_vec()
     }
+
+    fn position(&self) -> Option<Position> {
+        // The first row is north, the first column east.
+        Some(Position { mean: [self.position[1], self.position[0]], sigma: self.sigma })
+    }
 }
 
 #[cfg(test)]
@@ -95,7 +100,7 @@ mod tests {
     #[test]
     fn the_moments_of_a_point_source_are_its_position() {
         let (fov, flux, place) = (7e-10, 0.6, [0.11, -0.07]);
-        let phase = |[u, v]: [f64; 2]| -TAU * fov * (u * place[0] + v * place[1]);
+        let phase = |[u, v]: [f64; 2]| TAU * fov * (u * place[0] + v * place[1]);
         let model = short_spacings(fov).map(|uv| Complex64::from_polar(flux, phase(uv)));
         assert_eq!(model.len(), SHORT_SPACINGS);
         let found = Centroid { flux, position: [0.0; 2], sigma: 0.02, spacings: 0 }.moments(&model);

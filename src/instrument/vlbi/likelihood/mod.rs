@@ -24,7 +24,10 @@ pub use self::{
     log_closure_amplitude::LogClosureAmplitude,
     visibility::{Amplitude, ComplexVisibility},
 };
-use crate::{instrument::density::Density, rng::Rng};
+use crate::{
+    instrument::{Position, density::Density},
+    rng::Rng,
+};
 
 /// Model amplitudes are softened below this, Jy, so that a dark image has finite phases and log amplitudes.
 const FAINTEST: f64 = 1e-9;
@@ -69,6 +72,11 @@ pub trait Product: Send + Sync + 'static {
 
     /// Data drawn from the density around `model`.
     fn draw(&self, model: &[Complex64], rng: &mut Rng) -> Vec<f64>;
+
+    /// See [`crate::instrument::Likelihood::position`].
+    fn position(&self) -> Option<Position> {
+        None
+    }
 }
 
 /// A product as a density of the real and imaginary parts `[M + 3, 2]` of the model.
@@ -103,6 +111,10 @@ impl<P: Product> Density for Visibilities<P> {
 
     fn draw(&self, predicted: &[f64], rng: &mut Rng) -> Vec<f64> {
         self.0.draw(&complex(predicted), rng)
+    }
+
+    fn position(&self) -> Option<Position> {
+        self.0.position()
     }
 }
 

@@ -5,21 +5,23 @@
 //! z given x by Metropolis-adjusted Hamiltonian steps, which need no network and cannot leave their target even
 //! where the likelihood is singular, and x given z by a short reverse diffusion from noise level r.
 //!
-//! Chains that end in a wrong mode (a wrong turn of a phase) are recognised by their fit: see [`Restart`]. While r is
+//! Chains that end in a wrong mode (a wrong turn of a phase) are recognised by their fit: see [`restart::Restart`]. While r is
 //! large they go on from copies of others, which part again; later they are given up for this cycle and leave no draw.
 
-use std::{collections::BTreeMap, f64::consts::TAU};
+mod cycle;
+mod settings;
+
+use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Result,
+    Result,
     instrument::Problem,
     posterior::{
         Draws, Solver, Step,
-        hmc::{self, Point, QUARTER_TURN, Reference, StepSizes},
-        restart::{self, Fits, Restart},
+        hmc::{self, Point, Reference, StepSizes},
+        restart,
         solver::{TensorMap, take},
         thinning::Thinning,
     },
@@ -27,78 +29,8 @@ use crate::{
     rng::Rng,
 };
 
-/// Settings of [`Gibbs`]. Levels are in units of the prior's standard deviation per pixel.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct GibbsSettings {
-    /// Times that r falls, each from the start images with new noise: draws of different cycles are nearly
-    /// independent, which they are not within a cycle.
-    pub cycles: usize,
-    /// Rounds of a cycle in which the coupling r falls; see [`GibbsSettings::level`].
-    pub anneal: usize,
-    /// Rounds of a cycle at the final r; the first quarter is burn-in.
-    pub rounds: usize,
-    /// Draws kept of each chain in a cycle, evenly spaced over the rounds after burn-in.
-    pub draws: usize,
-    /// First r of a cycle: large enough for chains to forget where they start.
-    pub start_level: f64,
-    /// Final r, below what the data resolve: data noise grows by r in quadrature, chains move by about r a round.
-    /// Scan-averaged closures of a bright source resolve less than 1/20.
-    pub final_level: f64,
-    /// Denoiser evaluations of one draw of x given z.
-    pub denoise: usize,
-    /// Largest number of leapfrog steps of one trajectory.
-    pub leaps: usize,
-    /// Trajectories of the first round of a cycle; their number falls linearly to 1. Only a large r lets them pass from
-    /// one solution of the data to another.
-    pub trajectories: usize,
-    /// Acceptance that the step sizes are adapted to, until burn-in ends.
-    pub acceptance: f64,
-    /// What becomes of chains in a wrong mode.
-    pub restart: Restart,
-}
-
-impl Default for GibbsSettings {
-    fn default() -> Self {
-        Self {
-            cycles: 28,
-            anneal: 72,
-            rounds: 4,
-            draws: 1,
-            start_level: 24.0,
-            final_level: 0.012,
-            denoise: 5,
-            leaps: 128,
-            trajectories: 4,
-            acceptance: 0.8,
-            restart: Restart { level: 0.15, ..Restart::default() },
-        }
-    }
-}
-
-/// How much slower than on average ln r falls where it lingers, and faster half a fall away from there.
-const LINGER: f64 = 0.6;
-/// Where ln r lingers: so many radians of a fall's full turn after half-way.
-const LATE: f64 = 0.6;
-
-impl GibbsSettings {
-    /// Fraction of a cycle's fall that the given round has reached.
-    fn time(&self, round: usize) -> f64 {
-        if self.anneal == 0 { 1.0 } else { (round as f64 / self.anneal as f64).min(1.0) }
-    }
-
-    fn trajectories_in(&self, round: usize) -> usize {
-        1 + (self.trajectories.saturating_sub(1) as f64 * (1.0 - self.time(round))).round() as usize
-    }
-
-    /// Level of the given round of a cycle: a geometric fall that lingers after half-way, where modes part and details
-    /// form.
-    fn level(&self, round: usize) -> f64 {
-        let time = self.time(round);
-        let fallen = time + LINGER * ((TAU * time - LATE).sin() + LATE.sin()) / TAU;
-        self.start_level * (self.final_level / self.start_level).powf(fallen)
-    }
-}
+use cycle::Cycle;
+pub use settings::GibbsSettings;
 
 /// Annealed split Gibbs sampler, one chain per start image.
 #[derive(Debug)]
@@ -112,69 +44,13 @@ pub struct Gibbs {
     kept: Thinning,
 }
 
-/// What the chains carry from round to round of one cycle.
-#[derive(Debug)]
-struct Cycle {
-    /// Start image of each chain that is left.
-    chains: Vec<usize>,
-    x: Tensor,
-    /// The last z; none before the first round.
-    point: Option<Point>,
-    steps: StepSizes,
-    fits: Fits,
-}
-
-impl Cycle {
-    /// All chains at the start images `[K, Z, Y, X]`.
-    fn new(start: &Tensor, settings: &GibbsSettings) -> Result<Self> {
-        let chains = start.dim(0)?;
-        Ok(Self {
-            chains: (0..chains).collect(),
-            x: start.clone(),
-            point: None,
-            steps: StepSizes::new(chains, 0.1, QUARTER_TURN / 2.0, settings.acceptance),
-            fits: Fits::new(chains),
-        })
-    }
-
-    /// Gives up all chains but these.
-    fn narrow(&mut self, left: &[usize]) -> Result<()> {
-        self.chains = left.iter().map(|&i| self.chains[i]).collect();
-        self.take(left)
-    }
-
-    /// Chain i continues where chain `sources[i]` is.
-    fn take(&mut self, sources: &[usize]) -> Result<()> {
-        let index = restart::index(sources, &self.x)?;
-        self.x = self.x.index_select(&index, 0)?;
-        if let Some(point) = &self.point {
-            self.point = Some(point.index_select(&index)?);
-        }
-        self.steps.copy_from(sources);
-        self.fits.copy_from(sources);
-        Ok(())
-    }
-}
-
 impl Gibbs {
     /// A sampler whose chains start at the images `start` `[K, Z, Y, X]`, network unit.
     ///
     /// # Errors
     /// Settings that cannot work.
     pub fn new(settings: GibbsSettings, start: Tensor) -> Result<Self> {
-        let wrong = |place: &str, problem: &str| Err(Error::config(place, problem));
-        if settings.cycles == 0 {
-            return wrong("cycles", "must be at least 1");
-        }
-        if settings.rounds < settings.draws || settings.draws == 0 {
-            return wrong("draws", "must be between 1 and rounds");
-        }
-        if !(settings.final_level > 0.0 && settings.final_level <= settings.start_level) {
-            return wrong("final_level", "must be positive and not above start_level");
-        }
-        if !(0.0..1.0).contains(&settings.acceptance) {
-            return wrong("acceptance", "must lie between 0 and 1; use 0.8");
-        }
+        settings.validate()?;
         let cycle = Cycle::new(&start, &settings)?;
         let end = settings.anneal + settings.rounds;
         let kept = Thinning::new(settings.anneal + settings.rounds / 4, end, settings.draws);
@@ -197,7 +73,7 @@ impl Gibbs {
         let seen = self.seen.entry(round).or_default();
         seen.extend(cycle.fits.values());
         let lost = cycle.fits.lost(seen, rule, problem);
-        if parting {
+        if parting && !draws {
             cycle.take(&restart::replacements(&lost, rng))?;
             return Ok([restart::count(&lost), 0.0]);
         }
@@ -228,7 +104,7 @@ impl Solver for Gibbs {
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step> {
         let round = self.round % self.period();
         if round == 0 {
-            self.cycle = Cycle::new(&self.start, &self.settings)?;
+            self.cycle = Cycle::new(&problem.placed(&self.start, rng)?, &self.settings)?;
         }
         let level = self.level(round, prior);
         let trajectories = self.settings.trajectories_in(round);

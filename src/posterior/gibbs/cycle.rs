@@ -1,0 +1,56 @@
+//! The chains of one fall of the coupling.
+
+use candle_core::Tensor;
+
+use super::GibbsSettings;
+use crate::{
+    Result,
+    posterior::{
+        hmc::{Point, QUARTER_TURN, StepSizes},
+        restart::{self, Fits},
+    },
+};
+
+/// What the chains carry from round to round of one cycle.
+#[derive(Debug)]
+pub(super) struct Cycle {
+    /// Start image of each chain that is left.
+    pub(super) chains: Vec<usize>,
+    pub(super) x: Tensor,
+    /// The last z; none before the first round.
+    pub(super) point: Option<Point>,
+    pub(super) steps: StepSizes,
+    pub(super) fits: Fits,
+}
+
+impl Cycle {
+    /// All chains at the start images `[K, Z, Y, X]`.
+    pub(super) fn new(start: &Tensor, settings: &GibbsSettings) -> Result<Self> {
+        let chains = start.dim(0)?;
+        Ok(Self {
+            chains: (0..chains).collect(),
+            x: start.clone(),
+            point: None,
+            steps: StepSizes::new(chains, 0.1, QUARTER_TURN / 2.0, settings.acceptance),
+            fits: Fits::new(chains),
+        })
+    }
+
+    /// Gives up all chains but these.
+    pub(super) fn narrow(&mut self, left: &[usize]) -> Result<()> {
+        self.chains = left.iter().map(|&i| self.chains[i]).collect();
+        self.take(left)
+    }
+
+    /// Chain i continues where chain `sources[i]` is.
+    pub(super) fn take(&mut self, sources: &[usize]) -> Result<()> {
+        let index = restart::index(sources, &self.x)?;
+        self.x = self.x.index_select(&index, 0)?;
+        if let Some(point) = &self.point {
+            self.point = Some(point.index_select(&index)?);
+        }
+        self.steps.copy_from(sources);
+        self.fits.copy_from(sources);
+        Ok(())
+    }
+}

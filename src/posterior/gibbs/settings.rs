@@ -1,0 +1,101 @@
+//! Settings of split Gibbs sampling and the fall of its coupling.
+
+use std::f64::consts::TAU;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result, posterior::restart::Restart};
+
+/// Settings of [`super::Gibbs`]. Levels are in units of the prior's standard deviation per pixel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GibbsSettings {
+    /// Times that r falls, each from the start images with new noise: draws of different cycles are nearly
+    /// independent, which they are not within a cycle.
+    pub cycles: usize,
+    /// Rounds of a cycle in which the coupling r falls; see [`GibbsSettings::level`].
+    pub anneal: usize,
+    /// Rounds of a cycle at the final r; the first quarter is burn-in.
+    pub rounds: usize,
+    /// Draws kept of each chain in a cycle, evenly spaced over the rounds after burn-in.
+    pub draws: usize,
+    /// First r of a cycle: large enough for chains to forget where they start.
+    pub start_level: f64,
+    /// Final r, below what the data resolve: data noise grows by r in quadrature, chains move by about r a round.
+    /// Scan-averaged closures of a bright source resolve less than 1/20.
+    pub final_level: f64,
+    /// Denoiser evaluations of one draw of x given z.
+    pub denoise: usize,
+    /// Largest number of leapfrog steps of one trajectory.
+    pub leaps: usize,
+    /// Trajectories of the first round of a cycle; their number falls linearly to 1. Only a large r lets them pass from
+    /// one solution of the data to another.
+    pub trajectories: usize,
+    /// Acceptance that the step sizes are adapted to, until burn-in ends.
+    pub acceptance: f64,
+    /// What becomes of chains in a wrong mode.
+    pub restart: Restart,
+}
+
+impl Default for GibbsSettings {
+    fn default() -> Self {
+        Self {
+            cycles: 28,
+            anneal: 72,
+            rounds: 4,
+            draws: 1,
+            start_level: 24.0,
+            final_level: 0.012,
+            denoise: 5,
+            leaps: 128,
+            trajectories: 4,
+            acceptance: 0.8,
+            restart: Restart { level: 0.15, ..Restart::default() },
+        }
+    }
+}
+
+/// How much slower than on average ln r falls where it lingers, and faster half a fall away from there.
+const LINGER: f64 = 0.6;
+/// Where ln r lingers: so many radians of a fall's full turn after half-way.
+const LATE: f64 = 0.6;
+
+impl GibbsSettings {
+    /// Fraction of a cycle's fall that the given round has reached.
+    fn time(&self, round: usize) -> f64 {
+        if self.anneal == 0 { 1.0 } else { (round as f64 / self.anneal as f64).min(1.0) }
+    }
+
+    pub(super) fn trajectories_in(&self, round: usize) -> usize {
+        1 + (self.trajectories.saturating_sub(1) as f64 * (1.0 - self.time(round))).round() as usize
+    }
+
+    /// Level of the given round of a cycle: a geometric fall that lingers after half-way, where modes part and details
+    /// form.
+    pub(super) fn level(&self, round: usize) -> f64 {
+        let time = self.time(round);
+        let fallen = time + LINGER * ((TAU * time - LATE).sin() + LATE.sin()) / TAU;
+        self.start_level * (self.final_level / self.start_level).powf(fallen)
+    }
+
+    /// Refuses settings that cannot work.
+    ///
+    /// # Errors
+    /// The first wrong setting.
+    pub(super) fn validate(&self) -> Result<()> {
+        let wrong = |place: &str, problem: &str| Err(Error::config(place, problem));
+        if self.cycles == 0 {
+            return wrong("cycles", "must be at least 1");
+        }
+        if self.rounds < self.draws || self.draws == 0 {
+            return wrong("draws", "must be between 1 and rounds");
+        }
+        if !(self.final_level > 0.0 && self.final_level <= self.start_level) {
+            return wrong("final_level", "must be positive and not above start_level");
+        }
+        if !(0.0..1.0).contains(&self.acceptance) {
+            return wrong("acceptance", "must lie between 0 and 1; use 0.8");
+        }
+        Ok(())
+    }
+}
