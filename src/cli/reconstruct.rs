@@ -211,7 +211,7 @@ fn describe(parts: Vec<(Option<String>, Settings)>) -> Result<ExitCode> {
 }
 
 /// Settings that suit an instrument, in the layout of a run file.
-fn settings_of(instrument: &str) -> Result<Value> {
+pub(super) fn settings_of(instrument: &str) -> Result<Value> {
     Ok(match file::kind(&file::text(instrument)?, instrument)? {
         Kind::Widefield => Microscope::find(instrument)?.reconstruct,
         Kind::Vlbi => Array::find(instrument)?.reconstruct,

@@ -7,5 +7,6 @@ mod microscope;
 mod resumption;
 mod run_loop;
 mod stack_problem;
+mod structured_illumination;
 mod uvfits;
 mod vlbi;

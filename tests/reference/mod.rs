@@ -5,5 +5,6 @@ mod microtubules;
 mod psf;
 mod stack_output;
 mod stacks;
+mod structured_illumination;
 mod uvfits;
 mod vlbi;

@@ -17,6 +17,10 @@ pub(super) struct Inspect {
     /// Print JSON instead of tables.
     #[arg(long)]
     json: bool,
+    /// Microscope by name or file; where its settings tell structured illumination (`microscope.sim`), the stripes are
+    /// measured.
+    #[arg(long)]
+    instrument: Option<String>,
 }
 
 impl Inspect {
@@ -26,7 +30,7 @@ impl Inspect {
     /// A file that cannot be read.
     pub(super) fn run(&self) -> Result<ExitCode> {
         let text = match recognise(&self.data)? {
-            Some(_) => stack::describe(&self.data, self.json)?,
+            Some(_) => stack::describe(&self.data, self.instrument.as_deref(), self.json)?,
             None => visibilities::describe(&self.data, self.json)?,
         };
         super::print(&text);

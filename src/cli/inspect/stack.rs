@@ -5,20 +5,69 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::Result;
+use crate::cli::reconstruct::settings_of;
+use crate::config::Layers;
 use crate::features::noise::{self, Noise};
+use crate::instrument::microscope::sim::Pattern;
 use crate::io::stack::{Metadata, Stack};
+use crate::reconstruction::{
+    Settings,
+    stack::{described, patterns},
+};
 
 /// Planes of each channel that the noise is estimated from, evenly spaced in the first time point.
 const NOISE_PLANES: usize = 8;
 /// Pixels of a plane beyond which it is not read only for its noise.
 const LARGEST_PLANE: usize = 1 << 26;
 
-/// Header and noise as a table or JSON.
-pub(super) fn describe(path: &Path, json: bool) -> Result<String> {
+/// Header and noise as a table or JSON; with an instrument of structured illumination also the stripes.
+pub(super) fn describe(path: &Path, instrument: Option<&str>, json: bool) -> Result<String> {
     let mut stack = Stack::open(path)?;
     let noise = noise(&mut stack)?;
     let metadata = &stack.metadata;
-    Ok(if json { format!("{:#}\n", as_json(metadata, &noise)) } else { as_table(metadata, &noise) })
+    let stripes = instrument.map_or(Ok(Vec::new()), |instrument| stripes(path, instrument))?;
+    Ok(if json {
+        let mut value = as_json(metadata, &noise);
+        value["stripes"] =
+            stripes.iter().map(|(channel, patterns)| stripes_json(*channel, patterns)).collect();
+        format!("{value:#}\n")
+    } else {
+        as_table(metadata, &noise) + &stripes_table(&stripes)
+    })
+}
+
+/// The stripes in each channel, if the instrument's settings tell structured illumination.
+fn stripes(path: &Path, instrument: &str) -> Result<Vec<(usize, Vec<Pattern>)>> {
+    let mut layers = Layers::defaults(&Settings::for_stacks())?;
+    layers.merge(settings_of(instrument)?, instrument);
+    layers.merge(json!({ "data": path, "instrument": instrument }), "command line");
+    let settings: Settings = layers.resolve()?;
+    if settings.microscope.sim.is_some() { patterns(&settings) } else { Ok(Vec::new()) }
+}
+
+fn stripes_json(channel: usize, patterns: &[Pattern]) -> Value {
+    let angle = |pattern: &Pattern| {
+        let phases = pattern.phases.iter().map(|phase| phase.to_degrees()).collect::<Vec<_>>();
+        json!({
+            "period_nm": pattern.period() * 1e9,
+            "angle_deg": pattern.angle().to_degrees(),
+            "contrast": pattern.contrast,
+            "phases_deg": phases,
+            "intensities": pattern.intensities,
+            "significance": pattern.significance,
+        })
+    };
+    json!({ "channel": channel, "angles": patterns.iter().map(angle).collect::<Vec<_>>() })
+}
+
+fn stripes_table(stripes: &[(usize, Vec<Pattern>)]) -> String {
+    let lines = stripes.iter().flat_map(|(channel, patterns)| {
+        patterns.iter().enumerate().map(move |(angle, pattern)| {
+            let place = format!("channel {channel}, angle {}", angle + 1);
+            format!("{:<16}{place}: {}\n", "stripes", described(pattern))
+        })
+    });
+    lines.collect()
 }
 
 /// Noise of each channel, where its planes are large enough to tell and small enough to read.

@@ -11,6 +11,7 @@ pub mod optics;
 pub mod problem;
 pub mod psf;
 pub mod richardson_lucy;
+pub mod sim;
 
 pub use convolve::Convolution;
 pub use description::Microscope;

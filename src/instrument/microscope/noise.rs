@@ -153,7 +153,7 @@ impl Band {
 }
 
 /// 1 inside, falling to 0 at the border like half a cosine.
-fn taper(index: usize, count: usize) -> f64 {
+pub(super) fn taper(index: usize, count: usize) -> f64 {
     let distance = index.min(count - 1 - index) as f64 + 0.5;
     let part = (distance / BORDER as f64).min(1.0);
     0.5 * (1.0 - (std::f64::consts::PI * part).cos())

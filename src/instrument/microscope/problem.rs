@@ -1,6 +1,6 @@
 //! From a stack's numbers to the posterior's problem: domain, point-spread function, background and noise model.
 
-use ndarray::ArrayView3;
+use ndarray::{ArrayView3, Axis};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -9,12 +9,13 @@ use super::{
     domain::reach,
     likelihood::{FixedGaussian, GrowingGaussian, Pixels, ShiftedPoisson},
     noise::{NoiseEstimate, Verdict},
+    sim::{self, Layout, Pattern, Structured},
 };
 use crate::{
     Error, Result,
     compute::Compute,
     grid::Grid,
-    instrument::{Likelihood, Problem, density::Data},
+    instrument::{Forward, Likelihood, Problem, density::Data},
     prior::Scaling,
 };
 
@@ -32,6 +33,8 @@ pub struct Settings {
     pub background_shape: Shape,
     /// Fraction of the light of a source at the edge of the field of view that the object's border must be able to explain.
     pub border: f64,
+    /// Raw frames under structured illumination; an evenly lit stack if absent.
+    pub sim: Option<Layout>,
 }
 
 impl Default for Settings {
@@ -42,6 +45,7 @@ impl Default for Settings {
             background: None,
             background_shape: Shape::default(),
             border: 0.99,
+            sim: None,
         }
     }
 }
@@ -71,13 +75,16 @@ pub struct Prepared {
     pub psf: Psf,
     /// Background per camera pixel in the unit of the data.
     pub background: Vec<f64>,
+    /// Stripes of each angle, measured in the data; none of an evenly lit stack.
+    pub patterns: Vec<Pattern>,
     /// Which noise model was used and why.
     pub noise: String,
     /// `photo-electrons`, or `counts` where the camera is not described.
     pub unit: &'static str,
 }
 
-/// The problem of recorded numbers `[Z, Y, X]` on camera pixels of `pitch` metres (Z, Y, X).
+/// The problem of recorded numbers `[Z, Y, X]` on camera pixels of `pitch` metres (Z, Y, X); under structured illumination
+/// the raw frames of one plane stand in place of the planes.
 ///
 /// `prior` maps the network's unit to light per object voxel; sizes of the object along Y and X are multiples of
 /// `multiple`. With a described camera all is in photo-electrons, otherwise in the numbers recorded.
@@ -97,15 +104,26 @@ pub fn problem(
         return Err(Error::config("microscope.border", problem));
     }
     let data = recorded.mapv(|value| microscope.camera.map_or(value, |camera| camera.electrons(value)));
-    let camera: [usize; 3] = data.dim().into();
+    let camera = camera(data.dim(), settings);
     let psf = microscope.psf(&response_grid(camera, pitch, settings.factor, microscope))?;
+    let patterns = match settings.sim {
+        Some(_) => stripes(data.view(), pitch, microscope, settings)?,
+        None => Vec::new(),
+    };
     let domain = Domain::new(camera, pitch, settings.factor, reach(&psf, settings.border), multiple)?;
     let measured =
         || NoiseEstimate::measure(data.view(), [pitch[1], pitch[2]], microscope.recipe.optics.cut_off());
+    // Frames of one plane have the background of their mean, whose noise is smaller.
+    let frames = (data.dim().0 / camera[0]) as f64;
+    let even =
+        if frames > 1.0 { data.mean_axis(Axis(0)).map(|mean| mean.insert_axis(Axis(0))) } else { None };
+    let even = even.as_ref().unwrap_or(&data).view();
     let background = match (settings.background, microscope.camera) {
         (Some(given), _) => vec![given],
-        (None, Some(camera)) => dark_light(data.view(), camera.read_noise, settings.background_shape)?,
-        (None, None) => background::estimate(data.view(), measured()?.sigma, settings.background_shape)?,
+        (None, Some(camera)) => dark_light(even, camera.read_noise, frames, settings.background_shape)?,
+        (None, None) => {
+            background::estimate(even, measured()?.sigma / frames.sqrt(), settings.background_shape)?
+        }
     };
     let values: Vec<f64> = data.iter().copied().collect();
     let choice = match (settings.noise, microscope.camera) {
@@ -127,34 +145,59 @@ pub fn problem(
         }
     };
     let noise = choice.reason();
-    let forward = Widefield::new(
-        &psf,
-        &domain,
-        &Field { flat_field: Vec::new(), background: background.clone() },
-        compute,
-    )?;
+    let forward: Box<dyn Forward> = match settings.sim {
+        Some(_) => Box::new(Structured::new(&psf, &domain, &background, &patterns, compute)?),
+        None => {
+            let field = Field { flat_field: Vec::new(), background: background.clone() };
+            Box::new(Widefield::new(&psf, &domain, &field, compute)?)
+        }
+    };
     Ok(Prepared {
-        problem: Problem {
-            forward: Box::new(forward),
-            likelihoods: vec![choice.likelihood(values)?],
-            scaling: prior,
-        },
+        problem: Problem { forward, likelihoods: vec![choice.likelihood(values)?], scaling: prior },
         domain,
         psf,
         background,
+        patterns,
         noise,
         unit: if microscope.camera.is_some() { "photo-electrons" } else { "counts" },
     })
 }
 
-/// The background in photo-electrons of a camera with known read noise, whose shot noise is that of the background itself.
-fn dark_light(data: ArrayView3<f64>, read_noise: f64, shape: Shape) -> Result<Vec<f64>> {
+/// Camera pixels of one image: raw frames share theirs.
+fn camera((planes, rows, columns): (usize, usize, usize), settings: &Settings) -> [usize; 3] {
+    [if settings.sim.is_some() { 1 } else { planes }, rows, columns]
+}
+
+/// The stripes in raw frames `[F, Y, X]` on camera pixels of `pitch` metres (Z, Y, X).
+///
+/// # Errors
+/// Settings without structured illumination, another number of frames, or frames without stripes.
+pub fn stripes(
+    frames: ArrayView3<f64>,
+    pitch: [f64; 3],
+    microscope: &Microscope,
+    settings: &Settings,
+) -> Result<Vec<Pattern>> {
+    let Some(layout) = settings.sim else {
+        return Err(Error::config("microscope.sim", "is not set; write for example {angles: 3, phases: 3}"));
+    };
+    layout.check(frames.dim().0)?;
+    let grid = response_grid(camera(frames.dim(), settings), pitch, settings.factor, microscope);
+    let psf = microscope.psf(&grid)?;
+    let cut_off = microscope.recipe.optics.cut_off();
+    sim::estimate(frames, [pitch[1], pitch[2]], (&psf, settings.factor), cut_off, &layout)
+}
+
+/// The background in photo-electrons of a camera with known read noise, whose shot noise is that of the background itself, in
+/// the mean of so many frames.
+fn dark_light(data: ArrayView3<f64>, read_noise: f64, frames: f64, shape: Shape) -> Result<Vec<f64>> {
     /// Each round brings the noise closer to that of the background found.
     const ROUNDS: usize = 6;
-    let mut found = background::estimate(data, read_noise, shape)?;
+    let noise = |light: f64| ((read_noise.powi(2) + light) / frames).sqrt();
+    let mut found = background::estimate(data, noise(0.0), shape)?;
     for _ in 0..ROUNDS {
         let light = found.iter().sum::<f64>() / found.len() as f64;
-        found = background::estimate(data, (read_noise.powi(2) + light.max(0.0)).sqrt(), shape)?;
+        found = background::estimate(data, noise(light.max(0.0)), shape)?;
     }
     Ok(found)
 }

@@ -27,14 +27,14 @@ pub(super) struct Channel {
     frame: MicroscopeFrame,
     domain: Domain,
     unit: &'static str,
-    /// Light above the background on each camera pixel `[Z, Y, X]`.
+    /// Light above the background on each camera pixel `[Z, Y, X]`, the mean of raw frames.
     light: Array3<f32>,
     /// Richardson-Lucy deconvolution of the data in the field of view `[Z, Y, X]`.
     classical: Array3<f32>,
 }
 
 impl Channel {
-    /// `values` are the data on camera pixels, `classical` an image of the whole object.
+    /// `values` are the data on camera pixels, one raw frame after the other, `classical` an image of the whole object.
     pub(super) fn new(
         frame: MicroscopeFrame,
         domain: &Domain,
@@ -43,8 +43,10 @@ impl Channel {
         background: Vec<f64>,
         classical: Array3<f32>,
     ) -> Result<Self> {
-        let background = background.iter().cycle();
-        let light = values.iter().zip(background).map(|(value, dark)| (value - dark) as f32).collect();
+        let (count, background) = (domain.count(), background.iter().cycle());
+        let frames = (values.len() / count) as f64;
+        let mean = |pixel: usize| values[pixel..].iter().step_by(count).sum::<f64>() / frames;
+        let light = (0..count).zip(background).map(|(pixel, dark)| (mean(pixel) - dark) as f32).collect();
         let light = Array3::from_shape_vec(domain.camera, light)
             .map_err(|error| Error::config("stack", error.to_string()))?;
         let [z, y, x] = range(domain);
@@ -79,13 +81,14 @@ impl Channel {
         Ok((features, warning.into_iter().collect()))
     }
 
-    /// Light above the background that each sample gives the camera.
+    /// Light above the background that each sample gives the camera, in the mean of raw frames.
     fn on_camera(&self, drawn: &Drawn) -> Result<Vec<f64>> {
         let images = &drawn.draws.images;
         let dark = drawn.problem.scaling.to_network(&images.narrow(0, 0, 1)?.zeros_like()?)?;
         let sum = |image: &Tensor| -> Result<f64> {
             let predicted = drawn.problem.predict(image)?.to_dtype(DType::F64)?;
-            Ok(predicted.flatten_all()?.to_vec1::<f64>()?.iter().sum())
+            let predicted = predicted.flatten_all()?.to_vec1::<f64>()?;
+            Ok(predicted.iter().sum::<f64>() * self.domain.count() as f64 / predicted.len() as f64)
         };
         let background = sum(&dark)?;
         (0..images.dim(0)?).map(|sample| Ok(sum(&images.narrow(0, sample, 1)?)? - background)).collect()

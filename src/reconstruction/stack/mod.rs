@@ -1,6 +1,7 @@
 //! Stacks as the subject of reconstructions: one for every channel and time point.
 
 mod channel;
+mod frames;
 mod optics;
 mod settings;
 
@@ -10,12 +11,12 @@ use ndarray::Array3;
 
 pub use settings::StackSettings;
 
-use self::channel::Channel;
+use self::{channel::Channel, optics::Seen};
 use super::{Prepared, Settings};
 use crate::{
     Error, Result,
     compute::Compute,
-    instrument::microscope::{self, richardson_lucy::richardson_lucy},
+    instrument::microscope::{self, problem::stripes, richardson_lucy::richardson_lucy, sim::Pattern},
     io::{
         cube::MicroscopeFrame,
         cube_hdf5, cube_tiff,
@@ -38,7 +39,8 @@ const BRIGHT: f64 = 0.995;
 pub(super) fn split(settings: &Settings) -> Result<Vec<(Option<String>, Settings)>> {
     let shape = Stack::open(settings.data()?)?.metadata.shape;
     let channels = chosen(&settings.stack.channels, shape.channels, "stack.channels")?;
-    let times = chosen(&settings.stack.times, shape.time, "stack.times")?;
+    let times = frames::times(shape, settings.microscope.sim)?;
+    let times = chosen(&settings.stack.times, times, "stack.times")?;
     let several = channels.len() * times.len() > 1;
     let mut all = Vec::new();
     for &time in &times {
@@ -59,18 +61,56 @@ fn chosen(named: &[usize], count: usize, place: &str) -> Result<Vec<usize>> {
     Ok(if named.is_empty() { (1..=count).collect() } else { named.to_vec() })
 }
 
+/// The stripes that structured illumination left in each chosen channel at the first chosen time, with the channel's number.
+///
+/// # Errors
+/// Settings without structured illumination, a file with another number of frames, or frames without stripes.
+pub fn patterns(settings: &Settings) -> Result<Vec<(usize, Vec<Pattern>)>> {
+    let mut found = Vec::new();
+    for (_, part) in split(settings)? {
+        let input = Input::read(&part)?;
+        if found.iter().all(|(channel, _)| *channel != input.number) {
+            let recorded = input.recorded.mapv(f64::from);
+            let patterns = stripes(recorded.view(), input.pitch, &input.seen.microscope, &part.microscope)?;
+            found.push((input.number, patterns));
+        }
+    }
+    Ok(found)
+}
+
+/// One channel at one time, with the microscope it was seen through.
+struct Input {
+    /// Planes or raw frames `[Z, Y, X]`.
+    recorded: Array3<f32>,
+    /// Voxels of the camera along Z, Y, X, m.
+    pitch: [f64; 3],
+    seen: Seen,
+    channel: crate::io::stack::Channel,
+    /// The channel's number, counted from 1.
+    number: usize,
+}
+
+impl Input {
+    fn read(settings: &Settings) -> Result<Self> {
+        let mut stack = Stack::open(settings.data()?)?;
+        let (&[time], &[number]) = (&settings.stack.times[..], &settings.stack.channels[..]) else {
+            return Err(Error::config("stack.channels", "one channel and one time make a reconstruction"));
+        };
+        let sim = settings.microscope.sim;
+        let recorded = frames::volume(&mut stack, time - 1, number - 1, sim)?;
+        let metadata = &stack.metadata;
+        let channel = metadata.channels[number - 1].clone();
+        let seen = optics::seen(settings, metadata, &channel)?;
+        let planes = if sim.is_some() { 1 } else { recorded.dim().0 };
+        let pitch = settings.stack.pitch(metadata.voxel, seen.microscope.pixel, planes)?;
+        Ok(Self { recorded, pitch, seen, channel, number })
+    }
+}
+
 /// Reads one channel at one time and sets up its problem and prior.
 pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> Result<Prepared> {
     let data = settings.data()?;
-    let mut stack = Stack::open(data)?;
-    let (&[time], &[number]) = (&settings.stack.times[..], &settings.stack.channels[..]) else {
-        return Err(Error::config("stack.channels", "one channel and one time make a reconstruction"));
-    };
-    let recorded = stack.volume(time - 1, number - 1)?;
-    let metadata = &stack.metadata;
-    let channel = metadata.channels[number - 1].clone();
-    let seen = optics::seen(settings, metadata, &channel)?;
-    let pitch = settings.stack.pitch(metadata.voxel, seen.microscope.pixel, recorded.dim().0)?;
+    let Input { recorded, pitch, seen, channel, .. } = Input::read(settings)?;
     let network = found.network(compute)?;
     let multiple = multiple(&recorded, settings.microscope.factor, &network);
     let prepared = microscope::problem::problem(
@@ -100,6 +140,13 @@ pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> 
         format!("background {}", of_background(&prepared.background, prepared.unit)),
         format!("prior {}, bright structures of {brightness:.4} {} a voxel", settings.prior, prepared.unit),
     ]);
+    assumptions.extend(
+        prepared
+            .patterns
+            .iter()
+            .enumerate()
+            .map(|(angle, pattern)| format!("stripes of angle {}: {}", angle + 1, described(pattern))),
+    );
     if prepared.unit == "counts" {
         assumptions.push("the camera is not described, so light is in the file's counts".into());
     }
@@ -121,6 +168,20 @@ pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> 
         classical,
     )?);
     Ok(Prepared { subject, problem, prior: Box::new(prior), assumptions })
+}
+
+/// The stripes of one angle in words.
+pub fn described(pattern: &Pattern) -> String {
+    let phases: Vec<String> =
+        pattern.phases.iter().map(|phase| format!("{:.1}", phase.to_degrees())).collect();
+    format!(
+        "period {:.2} nm at {:.2} degrees, contrast {:.3}, phases {} degrees, {:.1} times the median of other periods",
+        pattern.period() * 1e9,
+        pattern.angle().to_degrees(),
+        pattern.contrast,
+        phases.join(", "),
+        pattern.significance
+    )
 }
 
 /// Of which number the object's sizes are multiples, so that a tile fits into it.
@@ -160,7 +221,8 @@ pub(super) fn assemble(settings: &Settings, folders: &[PathBuf], root: &Path) ->
     let read = |folder: &PathBuf| cube_hdf5::read(&folder.join("posterior.h5"));
     let cubes = folders.iter().map(read).collect::<Result<Vec<_>>>()?;
     let shape = Stack::open(settings.data()?)?.metadata.shape;
-    let times = chosen(&settings.stack.times, shape.time, "stack.times")?.len();
+    let times = frames::times(shape, settings.microscope.sim)?;
+    let times = chosen(&settings.stack.times, times, "stack.times")?.len();
     cube_tiff::write_summaries(&cubes, times, Container::Ome, &root.join("posterior.ome.tif"))?;
     if settings.stack.imagej {
         cube_tiff::write_summaries(&cubes, times, Container::ImageJ, &root.join("posterior.tif"))?;
