@@ -51,7 +51,7 @@ impl PpmSettings {
     pub fn validate(&self) -> Result<()> {
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let checks = [
-            (self.particles > 1, "particles", "needs at least 2; use 32"),
+            (self.particles > 1, "particles", "needs at least 2; use 16"),
             (self.steps > 0, "steps", "needs at least 1; use 30"),
             (self.draw_steps > 1, "draw_steps", "needs at least 2; use 18"),
             ((0.0..=1.0).contains(&self.annealing), "annealing", "must lie between 0 and 1"),

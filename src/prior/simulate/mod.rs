@@ -8,7 +8,7 @@ pub use range::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// A simulator with its settings, chosen by `name`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,6 +62,27 @@ impl SimulatorSettings {
             }
         })
     }
+}
+
+/// What lies at quantile `quantile` in [0, 1) of a table of shares, which are normalised to a sum of one.
+fn choose<K: Copy, const N: usize>(table: [(f64, K); N], quantile: f64) -> K {
+    let mut left = quantile * table.iter().map(|(share, _)| share).sum::<f64>();
+    for (share, kind) in table {
+        if left < share {
+            return kind;
+        }
+        left -= share;
+    }
+    // Rounding left a rest.
+    table[0].1
+}
+
+/// Refuses a number of pixels along a side that no simulator draws.
+fn check_side(pixels: usize) -> Result<()> {
+    if (8..=1024).contains(&pixels) {
+        return Ok(());
+    }
+    Err(Error::config("pixels", format!("{pixels} pixels; use 8 to 1024, for example 64")))
 }
 
 impl Simulator {

@@ -1,7 +1,7 @@
 //! The ranges that training images are drawn from.
 
 use super::{Kind, Range, flow::FlowSettings};
-use crate::{Error, Result};
+use crate::{Error, Result, prior::simulate::choose};
 
 /// Shares of what the images show; they are normalised to a sum of one.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -44,14 +44,7 @@ impl Shares {
 
     /// The kind at quantile `quantile` in [0, 1).
     pub(super) fn kind(&self, quantile: f64) -> Kind {
-        let mut left = quantile * self.table().iter().map(|(share, _)| share).sum::<f64>();
-        for (share, kind) in self.table() {
-            if left < share {
-                return kind;
-            }
-            left -= share;
-        }
-        Kind::Flow
+        choose(self.table(), quantile)
     }
 }
 

@@ -10,7 +10,7 @@ pub use super::Range;
 pub use settings::{Settings, Shares};
 
 use self::scene::{Field, SIGMA, Scene};
-use crate::{Error, Result, rng::Rng};
+use crate::{Result, rng::Rng};
 
 /// What a training image shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,10 +50,7 @@ impl Simulator {
     /// Settings out of range (named with their place), or a number of pixels outside 8 to 1024.
     pub fn new(settings: Settings, pixels: usize, seed: u64) -> Result<Self> {
         settings.validate()?;
-        if !(8..=1024).contains(&pixels) {
-            let problem = format!("{pixels} pixels; use 8 to 1024, for example 64");
-            return Err(Error::config("pixels", problem));
-        }
+        super::check_side(pixels)?;
         Ok(Self { settings, pixels, rng: Rng::new(seed) })
     }
 
