@@ -22,7 +22,7 @@ use crate::{
 
 /// Synthetic data of an image: coverage and noise of a real file (--like) or of an array (--instrument).
 ///
-/// Visibilities get random station gains and thermal noise. Phases are random but constant within a scan, as after
+/// Visibilities get random station gains and thermal noise, and baseline errors with --systematic. Phases are random but constant within a scan, as after
 /// fringe fitting, so that the data can be scan-averaged; --phases stamp draws them anew at every time stamp.
 #[derive(Debug, Args)]
 pub(super) struct Simulate {
@@ -34,6 +34,9 @@ pub(super) struct Simulate {
     /// Array that observes: a name of `antumbra instruments list` or a YAML file.
     #[arg(long)]
     instrument: Option<String>,
+    /// Total flux density that the image is scaled to, for example `0.6 Jy`. Default: the image's own.
+    #[arg(long)]
+    flux: Option<String>,
     /// UVFITS file to write.
     #[arg(short, long)]
     output: PathBuf,
@@ -55,6 +58,9 @@ pub(super) struct Simulate {
     /// Standard deviation of a station's log amplitude gain from scan to scan.
     #[arg(long, default_value_t = 0.05)]
     gain_scatter: f64,
+    /// Standard deviation of a baseline's error in each scan as a fraction, which does not cancel in closures.
+    #[arg(long, default_value_t = 0.0)]
+    systematic: f64,
     /// How long a station keeps its random phase.
     #[arg(long, value_enum, default_value = "scan")]
     phases: PhaseGains,
@@ -78,7 +84,8 @@ pub(super) struct Simulate {
 impl Simulate {
     pub(super) fn run(&self) -> Result<ExitCode> {
         super::refuse_to_replace(&self.output, self.force)?;
-        let image = image::read(&self.image)?;
+        let mut image = image::read(&self.image)?;
+        self.scale(&mut image)?;
         let coverage = self.coverage(&image)?;
         let pixels: Vec<f64> = image.pixels.iter().copied().collect();
         let model = SkyModel { pixels: &pixels, grid: &image.grid, pulse: self.pulse };
@@ -97,15 +104,38 @@ impl Simulate {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// Scales the image to the total flux density that is asked for.
+    fn scale(&self, image: &mut SkyImage) -> Result<()> {
+        let Some(flux) = &self.flux else { return Ok(()) };
+        let (flux, total) = (units::parse(flux, Dimension::Flux, "--flux")?, image.total_flux());
+        if !(flux > 0.0 && total > 0.0) {
+            let problem = format!("{total} Jy cannot be scaled to {flux} Jy; both must be positive");
+            return Err(Error::config("--flux", problem));
+        }
+        image.pixels *= flux / total;
+        Ok(())
+    }
+
     fn gains(&self) -> Result<GainModel> {
-        for (place, value) in [("--gain-offset", self.gain_offset), ("--gain-scatter", self.gain_scatter)] {
+        let spreads = [
+            ("--gain-offset", self.gain_offset),
+            ("--gain-scatter", self.gain_scatter),
+            ("--systematic", self.systematic),
+        ];
+        for (place, value) in spreads {
             if !(0.0..=3.0).contains(&value) {
                 return Err(Error::config(place, format!("{value} is not between 0 and 3")));
             }
         }
+        let systematic = self.systematic;
         Ok(match self.no_gains {
-            true => GainModel::NONE,
-            false => GainModel { offset: self.gain_offset, scatter: self.gain_scatter, phases: self.phases },
+            true => GainModel { systematic, ..GainModel::NONE },
+            false => GainModel {
+                offset: self.gain_offset,
+                scatter: self.gain_scatter,
+                phases: self.phases,
+                systematic,
+            },
         })
     }
 

@@ -65,6 +65,9 @@ fn closures_of_simulated_data_fit_the_truth_behind_any_gains() {
     for product in ["visibility", "amplitude", "closure_phase"] {
         assert!((0.8..1.25).contains(&fits[product]["chi2"].as_f64().unwrap()), "{fits}");
     }
+    let scaled = simulate(&["--force", "--flux", "600 mJy", "--systematic", "0.02"]);
+    assert!(String::from_utf8(scaled.stdout).unwrap().contains("0.6000 Jy"));
+    assert!(String::from_utf8(simulate(&["--force", "--flux", "-1 Jy"]).stderr).unwrap().contains("--flux"));
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn observation(seed: u64) -> Observation {
     let like = Array::find("eht2017").unwrap().observe(&source, &schedule).unwrap();
     let grid = Vlbi { pixels: SIDE, ..Vlbi::default() }.grid().unwrap();
     let pixels = blob(&grid);
-    let gains = GainModel { offset: 0.1, scatter: 0.05, phases: PhaseGains::Scan };
+    let gains = GainModel { offset: 0.1, scatter: 0.05, phases: PhaseGains::Scan, systematic: 0.0 };
     let model = SkyModel { pixels: &pixels, grid: &grid, pulse: Default::default() };
     simulate(&like, model, &gains, true, &Rng::new(seed)).unwrap()
 }

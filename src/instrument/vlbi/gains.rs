@@ -1,6 +1,6 @@
-//! Synthetic data: the visibilities of an image behind station gains and thermal noise.
+//! Synthetic data: the visibilities of an image behind station gains, baseline errors and thermal noise.
 
-use std::f64::consts::PI;
+use std::{collections::BTreeMap, f64::consts::PI};
 
 use rustfft::num_complex::Complex64;
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ pub enum PhaseGains {
     Stamp,
 }
 
-/// Random station gains; a baseline measures g_1 conj(g_2) V.
+/// Random station gains and baseline errors; a baseline measures g_1 conj(g_2) (1 + e) V.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GainModel {
     /// Standard deviation of a station's constant log amplitude.
@@ -35,13 +35,16 @@ pub struct GainModel {
     pub scatter: f64,
     /// How long a phase, drawn from the full circle, lasts.
     pub phases: PhaseGains,
+    /// Standard deviation of the real and of the imaginary part of a baseline's error e in each scan, which does not
+    /// cancel in closures: what `vlbi.systematic` allows for.
+    pub systematic: f64,
 }
 
 impl GainModel {
     /// Perfect stations.
-    pub const NONE: Self = Self { offset: 0.0, scatter: 0.0, phases: PhaseGains::None };
+    pub const NONE: Self = Self { offset: 0.0, scatter: 0.0, phases: PhaseGains::None, systematic: 0.0 };
 
-    /// The gain of each visibility, g_1 conj(g_2).
+    /// The factor of each visibility, g_1 conj(g_2) (1 + e).
     fn draw(&self, observation: &Observation, rng: &Rng) -> Vec<Complex64> {
         let stations = observation.stations.len();
         let normals = |stream: &str, index: usize, sigma: f64| -> Vec<f64> {
@@ -61,6 +64,7 @@ impl GainModel {
                 gains[k] *= (log[0] + log[1]).exp();
             }
         }
+        self.add_baseline_errors(observation, rng, &mut gains);
         let stretches = match self.phases {
             PhaseGains::None => Vec::new(),
             PhaseGains::Scan => scans(observation),
@@ -74,6 +78,19 @@ impl GainModel {
             }
         }
         gains
+    }
+
+    fn add_baseline_errors(&self, observation: &Observation, rng: &Rng, gains: &mut [Complex64]) {
+        for (index, scan) in scans(observation).into_iter().enumerate() {
+            let mut rng = rng.stream("systematic", index as u64);
+            let mut errors = BTreeMap::new();
+            for k in scan {
+                let error = errors
+                    .entry(observation.visibilities[k].stations)
+                    .or_insert_with(|| self.systematic * Complex64::new(rng.normal(), rng.normal()));
+                gains[k] *= 1.0 + *error;
+            }
+        }
     }
 }
 
@@ -119,6 +136,7 @@ mod tests {
     use crate::{
         instrument::vlbi::{
             array::{Array, Schedule, Source},
+            average::{Average, add_systematic, average},
             products::{Fits, closure_phases, log_closure_amplitudes},
         },
         units::MICROARCSECOND,
@@ -135,7 +153,7 @@ mod tests {
         let (like, grid) = (coverage(), Grid::sky(8, 80.0 * MICROARCSECOND).unwrap());
         let pixels: Vec<f64> = (0..64).map(|k| 0.01 * (1 + k % 7) as f64).collect();
         let model = SkyModel { pixels: &pixels, grid: &grid, pulse: Pulse::Triangle };
-        let gains = |phases| GainModel { offset: 0.2, scatter: 0.1, phases };
+        let gains = |phases| GainModel { offset: 0.2, scatter: 0.1, phases, systematic: 0.0 };
         let clean = simulate(&like, model, &GainModel::NONE, false, &Rng::new(1)).unwrap();
         let truth: Vec<Complex64> = clean.visibilities.iter().map(|row| row.value).collect();
         for phases in [PhaseGains::Scan, PhaseGains::Stamp] {
@@ -152,6 +170,21 @@ mod tests {
                 assert!((log.value - log.predicted(&truth)).abs() < 1e-9);
             }
         }
+    }
+
+    /// The chi^2 per real part of the errors that [`add_systematic`] expects, on scan averages.
+    #[test]
+    fn baseline_errors_are_those_that_systematic_noise_allows_for() {
+        let (like, grid) = (coverage(), Grid::sky(2, 80.0 * MICROARCSECOND).unwrap());
+        let model = SkyModel { pixels: &[0.1, 0.4, 0.2, 0.3], grid: &grid, pulse: Pulse::Delta };
+        let errors = GainModel { systematic: 0.03, ..GainModel::NONE };
+        let data = simulate(&like, model, &errors, false, &Rng::new(1)).unwrap();
+        let mut averaged = average(&data, Average::Scan);
+        averaged.visibilities.iter_mut().for_each(|row| row.sigma = 0.0);
+        add_systematic(&mut averaged, 0.03);
+        let truth = model_visibilities(&averaged, model.pixels, model.grid, model.pulse).unwrap();
+        let chi2 = Fits::new(&averaged, &truth).visibility.unwrap();
+        assert!((chi2.chi2 - 1.0).abs() < 4.0 * (chi2.count as f64).sqrt().recip(), "{chi2:?}");
     }
 
     #[test]
