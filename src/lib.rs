@@ -4,6 +4,7 @@
 //! look like; a [`posterior::Solver`] draws images that agree with both. `docs/conventions.md` fixes signs,
 //! axes and units, `docs/methods.md` numbers the equations that the code cites.
 
+pub mod calibration;
 pub mod cli;
 pub mod compute;
 pub mod config;

@@ -71,7 +71,7 @@ fn differ(samples: &Tensor, truth: &Tensor) -> Error {
 }
 
 /// Fair CRPS of ascending `draws` at `value`: mean |x - t| - sum |x - x'| / (2 L (L - 1)).
-fn crps(draws: &[f64], value: f64) -> f64 {
+pub fn crps(draws: &[f64], value: f64) -> f64 {
     let count = draws.len() as f64;
     let distance = draws.iter().map(|draw| (draw - value).abs()).sum::<f64>() / count;
     if draws.len() < 2 {
