@@ -29,6 +29,8 @@ pub struct RunSettings {
     pub metrics: PathBuf,
     /// Number of steps between two checkpoints; one more is written at the end.
     pub checkpoint_every: usize,
+    /// Number of draws with which the run ends even before the solver's last step.
+    pub enough: usize,
     /// Continue from the checkpoint instead of starting afresh.
     pub resume: bool,
     /// Device to which a checkpoint is read.
@@ -37,7 +39,7 @@ pub struct RunSettings {
 
 /// Who watches a run.
 pub trait Observer {
-    /// `finished` of `total` steps are done, the last one with outcome `step`.
+    /// `finished` of at most `total` steps are done, the last one with outcome `step`.
     fn on_step(&mut self, finished: usize, total: usize, step: &Step);
 
     /// A checkpoint after `finished` steps was written.
@@ -50,7 +52,7 @@ impl Observer for () {
     fn on_checkpoint(&mut self, _: usize) {}
 }
 
-/// Runs `solver` to its last step, or to a checkpoint once `stop` is set.
+/// Runs `solver` to its last step or until it has enough draws, or to a checkpoint once `stop` is set.
 ///
 /// Step k draws from stream `("step", k)` of `rng`, so a resumed run repeats an uninterrupted one bit for bit.
 ///
@@ -69,15 +71,20 @@ pub fn run(
     let first = if settings.resume { restore(solver, &settings.checkpoint, &settings.device)? } else { 0 };
     let mut metrics = Metrics::open(&settings.metrics, first)?;
     let total = solver.steps();
-    for index in first..total {
+    let is_done = |solver: &dyn Solver, finished| {
+        finished == total || solver.finished_draws() >= settings.enough.max(1)
+    };
+    let mut index = first;
+    while !is_done(solver, index) {
         let step = solver.step(problem, prior, &mut rng.stream("step", index as u64))?;
-        let finished = index + 1;
         metrics.append(index, &step)?;
-        observer.on_step(finished, total, &step);
-        let stopped = stop.load(Ordering::Relaxed) && finished < total;
-        if stopped || finished == total || finished % settings.checkpoint_every.max(1) == 0 {
-            save(solver, finished, &settings.checkpoint)?;
-            observer.on_checkpoint(finished);
+        index += 1;
+        observer.on_step(index, total, &step);
+        let done = is_done(solver, index);
+        let stopped = stop.load(Ordering::Relaxed) && !done;
+        if stopped || done || index % settings.checkpoint_every.max(1) == 0 {
+            save(solver, index, &settings.checkpoint)?;
+            observer.on_checkpoint(index);
         }
         if stopped {
             return Err(Error::Interrupted);

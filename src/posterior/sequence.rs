@@ -47,6 +47,10 @@ impl Solver for Sequence {
         self.first.steps() + self.second.steps()
     }
 
+    fn finished_draws(&self) -> usize {
+        if self.in_first() { 0 } else { self.second.finished_draws() }
+    }
+
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step> {
         let active = if self.in_first() { &mut self.first } else { &mut self.second };
         let step = active.step(problem, prior, rng)?;

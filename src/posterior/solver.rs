@@ -28,10 +28,15 @@ impl fmt::Display for Step {
 
 /// A posterior sampler. It works in the prior's network unit and draws randomness only from its `rng` argument.
 pub trait Solver: Send {
-    /// Number of steps of a whole run.
+    /// Largest number of steps of a whole run.
     fn steps(&self) -> usize;
 
-    /// Advances by one step; the run loop calls it [`Solver::steps`] times, each with its own stream of `rng`.
+    /// Number of draws with which the run may end here, before its last step; 0 where it may not.
+    fn finished_draws(&self) -> usize {
+        0
+    }
+
+    /// Advances by one step; the run loop calls it at most [`Solver::steps`] times, each with its own stream of `rng`.
     ///
     /// # Errors
     /// A diverged computation, or a failure of problem or prior.

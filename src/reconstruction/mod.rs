@@ -41,6 +41,9 @@ use crate::{
 /// Steps between two checkpoints.
 const CHECKPOINT_EVERY: usize = 20;
 
+/// Draws for each chain without which no run ends early: with fewer, R-hat says little.
+const DRAWS_PER_CHAIN: usize = 12;
+
 /// A reconstruction that is ready to start: data, prior, problem and solver.
 pub struct Reconstruction {
     /// Resolved settings.
@@ -142,6 +145,7 @@ impl Reconstruction {
             checkpoint: directory.checkpoint(),
             metrics: directory.metrics(),
             checkpoint_every: CHECKPOINT_EVERY,
+            enough: self.settings.samples.max(DRAWS_PER_CHAIN * self.settings.solver.chains()),
             resume,
             device: self.compute.device.clone(),
         };

@@ -33,10 +33,11 @@ impl Observer for StopAfter<'_> {
     fn on_checkpoint(&mut self, _: usize) {}
 }
 
-/// Runs a newly built solver on so many equal data; returns its number of steps and, if it came to its end, its draws.
+/// Runs a newly built solver on so many equal data until it has `enough` draws; returns its number of steps and, if it came
+/// to its end, its draws.
 fn go(
     settings: &SolverSettings,
-    data: usize,
+    [data, enough]: [usize; 2],
     folder: &Path,
     resume: bool,
     after: usize,
@@ -52,6 +53,7 @@ fn go(
         checkpoint: folder.join("checkpoint.safetensors"),
         metrics: folder.join("metrics.jsonl"),
         checkpoint_every: 1000,
+        enough,
         resume,
         device: Device::Cpu,
     };
@@ -68,14 +70,15 @@ fn go(
 fn resumes_with(yaml: &str, data: usize) -> (Draws, usize) {
     let settings: SolverSettings = serde_yaml::from_str(yaml).unwrap();
     let whole = tempfile::tempdir().unwrap();
-    let (steps, draws) = go(&settings, data, whole.path(), false, 0);
+    let bed = [data, usize::MAX];
+    let (steps, draws) = go(&settings, bed, whole.path(), false, 0);
     let read = |folder: &Path| {
         ["checkpoint.safetensors", "metrics.jsonl"].map(|name| fs::read(folder.join(name)).unwrap())
     };
     for after in 1..steps {
         let broken = tempfile::tempdir().unwrap();
-        assert!(go(&settings, data, broken.path(), false, after).1.is_none());
-        assert!(go(&settings, data, broken.path(), true, 0).1.is_some());
+        assert!(go(&settings, bed, broken.path(), false, after).1.is_none());
+        assert!(go(&settings, bed, broken.path(), true, 0).1.is_some());
         assert!(read(whole.path()) == read(broken.path()), "differs if interrupted after step {after}");
     }
     (draws.unwrap(), settings.chains())
@@ -125,6 +128,22 @@ fn ppm_alone() {
 #[test]
 fn gibbs_from_the_prior() {
     resumes("name: gibbs\nstart: {chains: 3}\nsampling: {cycles: 2, anneal: 2, rounds: 3, draws: 2}");
+}
+
+/// Three chains leave three draws a cycle: five are there after the second of at most four cycles.
+#[test]
+fn a_run_ends_with_the_cycle_that_brings_enough_draws() {
+    let yaml = "name: gibbs\nstart: {chains: 3}\nsampling: {cycles: 4, anneal: 2, rounds: 3}";
+    let settings: SolverSettings = serde_yaml::from_str(yaml).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let metrics = || fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+    let (_, draws) = go(&settings, [1, 5], folder.path(), false, 0);
+    assert_eq!((draws.unwrap().len(), metrics().lines().count()), (6, 1 + 2 * 5));
+    let before = metrics();
+    let (_, draws) = go(&settings, [1, 5], folder.path(), true, 0);
+    assert_eq!((draws.unwrap().len(), metrics()), (6, before), "a finished run has nothing to resume");
+    let (_, draws) = go(&settings, [1, 7], folder.path(), true, 0);
+    assert_eq!(draws.unwrap().len(), 9, "but goes on if more draws are asked for");
 }
 
 #[test]

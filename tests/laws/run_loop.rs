@@ -98,6 +98,7 @@ fn walk(walk: &mut Walk, folder: &Path, resume: bool, stop_after: usize) -> Resu
         checkpoint: folder.join("checkpoint.safetensors"),
         metrics: folder.join("metrics.jsonl"),
         checkpoint_every: 4,
+        enough: usize::MAX,
         resume,
         device: Device::Cpu,
     };

@@ -32,6 +32,9 @@ use crate::{
 use cycle::Cycle;
 pub use settings::GibbsSettings;
 
+/// Further trajectories of a cycle's first round that may go into finding step sizes.
+const FINDING: usize = 16;
+
 /// Annealed split Gibbs sampler, one chain per start image.
 #[derive(Debug)]
 pub struct Gibbs {
@@ -101,6 +104,10 @@ impl Solver for Gibbs {
         self.settings.cycles * self.period()
     }
 
+    fn finished_draws(&self) -> usize {
+        if self.round.is_multiple_of(self.period()) { self.kept.len() } else { 0 }
+    }
+
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step> {
         let round = self.round % self.period();
         if round == 0 {
@@ -115,14 +122,17 @@ impl Solver for Gibbs {
             None => Point::new(cycle.x.clone(), &mut target)?,
         };
         let reference = Reference::Gaussian { centre: cycle.x.clone(), width: level };
-        let mut acceptance = 0.0;
-        for _ in 0..trajectories {
+        let (mut acceptance, mut done, mut tried) = (0.0, 0, 0);
+        while done < trajectories && tried < trajectories + FINDING {
             let outcome = hmc::draw(&mut target, &reference, &point, &cycle.steps, self.settings.leaps, rng)?;
             if round < self.kept.first() {
                 cycle.steps.adapt(&outcome.acceptance);
             }
             acceptance = mean(&outcome.acceptance);
             point = outcome.point;
+            tried += 1;
+            // A cycle's first step sizes are a guess: chains that do not move with them would remember their start.
+            done += usize::from(round > 0 || acceptance > 0.5 * self.settings.acceptance);
         }
         cycle.x = draw_given_noisy(prior, &point.position, level, self.settings.denoise, rng)?;
         let log_likelihood = cycle.fits.observe(&point.log_density)?;

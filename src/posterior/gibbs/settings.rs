@@ -10,8 +10,9 @@ use crate::{Error, Result, posterior::restart::Restart};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GibbsSettings {
-    /// Times that r falls, each from the start images with new noise: draws of different cycles are nearly
-    /// independent, which they are not within a cycle.
+    /// Largest number of times that r falls, each from the start images with new noise: draws of different cycles are
+    /// nearly independent, which they are not within a cycle. The run ends earlier, after a whole cycle, once it has
+    /// enough draws.
     pub cycles: usize,
     /// Rounds of a cycle in which the coupling r falls; see [`GibbsSettings::level`].
     pub anneal: usize,
@@ -40,7 +41,7 @@ pub struct GibbsSettings {
 impl Default for GibbsSettings {
     fn default() -> Self {
         Self {
-            cycles: 28,
+            cycles: 64,
             anneal: 72,
             rounds: 4,
             draws: 1,
