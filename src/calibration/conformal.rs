@@ -3,6 +3,7 @@
 //! Source: Vovk, Gammerman & Shafer 2005, "Algorithmic Learning in a Random World" (split conformal prediction). It mends the
 //! width of intervals, not their shape, and no correlations.
 
+use ndarray::{Array3, Array4, Axis, RemoveAxis};
 use serde::{Deserialize, Serialize};
 
 use super::{case::Case, coverage::MASSES};
@@ -54,10 +55,16 @@ fn factor(scores: &[f64], mass: f64) -> Option<f64> {
     sorted.get(place.checked_sub(1)?).copied()
 }
 
-/// Draws after scaling by `factor` about their mean, functional by functional or pixel by pixel.
-pub fn scale(draws: &mut [f64], factor: f64) {
-    let mean = draws.iter().sum::<f64>() / draws.len().max(1) as f64;
-    draws.iter_mut().for_each(|draw| *draw = mean + factor * (*draw - mean));
+/// Samples `[S, Z, Y, X]` after scaling by `factor` about their mean, pixel by pixel.
+pub fn scaled(samples: &Array4<f32>, factor: f64) -> Array4<f32> {
+    let mean = samples.mapv(f64::from).mean_axis(Axis(0));
+    let mean = mean.unwrap_or_else(|| Array3::zeros(samples.raw_dim().remove_axis(Axis(0))));
+    let mut scaled = samples.clone();
+    for mut sample in scaled.outer_iter_mut() {
+        sample
+            .zip_mut_with(&mean, |value, mean| *value = (mean + factor * (f64::from(*value) - mean)) as f32);
+    }
+    scaled
 }
 
 #[cfg(test)]
@@ -82,8 +89,8 @@ mod tests {
 
     #[test]
     fn scaling_keeps_the_mean() {
-        let mut draws = [1.0, 2.0, 6.0];
-        scale(&mut draws, 2.0);
-        assert_eq!(draws, [-1.0, 1.0, 9.0]);
+        let samples = Array4::from_shape_vec((3, 1, 1, 2), vec![1.0, 0.0, 2.0, 0.0, 6.0, 3.0]).unwrap();
+        let scaled: Vec<f32> = scaled(&samples, 2.0).into_iter().collect();
+        assert_eq!(scaled, [-1.0, -1.0, 1.0, -1.0, 9.0, 5.0]);
     }
 }

@@ -41,12 +41,15 @@ pub struct Report {
     pub failed: Vec<Failure>,
     /// Smallest number of draws of a replicate.
     pub draws: usize,
-    /// Draws among which truths are ranked: as many as are as good as independent.
+    /// Draws among which truths are ranked: as many as are as good as independent, and no more than any replicate has.
     pub independent_draws: usize,
     /// Functional by functional.
     pub functionals: Vec<Judged>,
     /// Coverage of all on-source pixels together, replicates as trials.
     pub pixels_on_source: Vec<Coverage>,
+    /// What would make the intervals of on-source pixels hold what they claim, all pixels together. Those of one replicate
+    /// are not independent, so that this is an estimate and no guarantee.
+    pub pixel_scaling: Vec<Scaling>,
     /// All features together.
     pub tarp: Option<Ranked>,
     /// Energy score of all features together, each over its standard deviation.
@@ -107,7 +110,7 @@ pub fn judge(setup: &str, records: &[Record]) -> Report {
     let count = effective(&replicates);
     let rng = Rng::new(0);
     let mut tests = Tests::default();
-    let mut pixels = vec![Vec::new(); replicates.len()];
+    let (mut pixels, mut pixel_cases) = (vec![Vec::new(); replicates.len()], Vec::new());
     let named = replicates.first().map_or(&[][..], |replicate| &replicate.functionals);
     let mut functionals: Vec<Judged> = Vec::new();
     for (index, functional) in named.iter().enumerate() {
@@ -119,6 +122,9 @@ pub fn judge(setup: &str, records: &[Record]) -> Report {
             cases.iter().zip(&positions).for_each(|(case, position)| pixels[case.replicate].push(*position));
         }
         positions.extend(failed.iter().map(|_| outside(&mut rng)));
+        if positions.is_empty() {
+            continue;
+        }
         functionals.push(Judged {
             name: functional.name.clone(),
             kind: functional.kind,
@@ -129,6 +135,9 @@ pub fn judge(setup: &str, records: &[Record]) -> Report {
             crps: continuous_ranked(&cases),
             conformal: scalings(&cases),
         });
+        if functional.kind == Kind::Pixel {
+            pixel_cases.extend(cases);
+        }
     }
     pixels.extend(failed.iter().map(|_| vec![1.0]));
     let has_pixels = functionals.iter().any(|functional| functional.kind == Kind::Pixel);
@@ -136,15 +145,17 @@ pub fn judge(setup: &str, records: &[Record]) -> Report {
     let mut ties = rng.stream("tarp", 0);
     let mut positions: Vec<f64> = points.iter().map(|point| point.position(&mut ties)).collect();
     positions.extend(failed.iter().map(|_| outside(&mut ties)));
+    let draws = replicates.iter().map(|replicate| replicate.chain.len()).min().unwrap_or(0);
     let mut report = Report {
         calibrated: None,
         reasons: Vec::new(),
         setup: setup.into(),
         replicates: records.len(),
         failed,
-        draws: replicates.iter().map(|replicate| replicate.chain.len()).min().unwrap_or(0),
-        independent_draws: count,
+        draws,
+        independent_draws: count.min(draws),
         tarp: (!points.is_empty()).then(|| tests.ranked(positions)),
+        pixel_scaling: if has_pixels { scalings(&pixel_cases) } else { Vec::new() },
         pixels_on_source: MASSES
             .iter()
             .filter(|_| has_pixels)
@@ -231,6 +242,21 @@ fn deviation(replicates: &[&Replicate], index: usize) -> f64 {
 }
 
 impl Report {
+    /// The verdict in a sentence.
+    pub fn verdict(&self) -> &'static str {
+        match self.calibrated {
+            Some(true) => "calibrated: truths lie among the draws as draws among themselves",
+            Some(false) => "not calibrated: truths do not lie among the draws as draws among themselves",
+            None => "no verdict: too few replicates or draws",
+        }
+    }
+
+    /// Factor about the mean that makes both judged intervals of on-source pixels hold at least what they claim.
+    pub fn image_factor(&self) -> Option<f64> {
+        let factors: Option<Vec<f64>> = self.pixel_scaling.iter().map(|scaling| scaling.factor).collect();
+        factors?.into_iter().reduce(f64::max)
+    }
+
     /// Holm's correction over all rank tests.
     fn correct(&mut self) {
         let ranked = || self.functionals.iter().map(|f| &f.ranks).chain(&self.tarp);

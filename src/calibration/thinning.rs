@@ -7,7 +7,8 @@ use crate::{posterior::chains::ess_bulk, quantile::quantile};
 ///
 /// Correlated draws lie in clumps, and a truth lies too often outside of all clumps. For every functional the median of
 /// the effective sample size over the replicates is taken, and of these medians the smallest, because that of a single
-/// replicate with short chains is noisy. Chains too short to tell (below 4 draws) leave one draw each.
+/// replicate with short chains is noisy. Chains too short to tell (below 4 draws) are taken for one draw each, as many as the
+/// median replicate has. Replicates with fewer draws than that give all of theirs.
 pub fn effective(replicates: &[&Replicate]) -> usize {
     let functionals = replicates.first().map_or(0, |replicate| replicate.functionals.len());
     let median = |functional: usize| {
@@ -16,9 +17,10 @@ pub fn effective(replicates: &[&Replicate]) -> usize {
         quantile(&mut sizes, 0.5)
     };
     let smallest = (0..functionals).map(median).filter(|size| size.is_finite()).fold(f64::INFINITY, f64::min);
-    let drawn = replicates.iter().map(|replicate| replicate.chain.len()).min().unwrap_or(0);
-    let chains = replicates.iter().map(|replicate| replicate.chains()).min().unwrap_or(0);
-    if smallest.is_finite() { (smallest as usize).clamp(1, drawn.max(1)) } else { chains }
+    let drawn = replicates.iter().map(|replicate| replicate.chain.len()).max().unwrap_or(0);
+    let mut chains: Vec<f64> = replicates.iter().map(|replicate| replicate.chains() as f64).collect();
+    let independent = if smallest.is_finite() { smallest } else { quantile(&mut chains, 0.5) };
+    if drawn > 0 { (independent as usize).clamp(1, drawn) } else { 0 }
 }
 
 /// Effective sample size of one functional; NaN where draws are constant or missing.

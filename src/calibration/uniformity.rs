@@ -8,7 +8,7 @@ use crate::rng::Rng;
 
 /// Simulated sets of uniform numbers.
 const SIMULATIONS: usize = 10_000;
-/// Largest number of places at which the distribution function is compared.
+/// Number of intervals between the places at which the distribution function is compared.
 const PLACES: usize = 100;
 
 /// The test for a number of values: how far their distribution function strays from the diagonal by chance.
@@ -27,8 +27,7 @@ pub struct Uniformity {
 impl Uniformity {
     /// The test of `count` values; `rng` simulates uniform ones.
     pub fn new(count: usize, rng: &mut Rng) -> Self {
-        let number = count.clamp(2, PLACES);
-        let places = (1..number).map(|k| cumulative(count, k as f64 / number as f64)).collect();
+        let places = (1..PLACES).map(|k| cumulative(count, k as f64 / PLACES as f64)).collect();
         let mut test = Self { count, places, null: Vec::new() };
         let mut null: Vec<f64> = (0..SIMULATIONS)
             .map(|_| test.statistic(&(0..count).map(|_| rng.uniform()).collect::<Vec<_>>()))
@@ -40,13 +39,12 @@ impl Uniformity {
 
     /// Numbers of values below every place.
     fn below(&self, values: &[f64]) -> Vec<usize> {
-        let number = self.places.len() + 1;
-        let mut counts = vec![0; number];
+        let mut counts = vec![0; PLACES];
         for value in values {
-            counts[((value * number as f64).max(0.0) as usize).min(number - 1)] += 1;
+            counts[((value * PLACES as f64).max(0.0) as usize).min(PLACES - 1)] += 1;
         }
         let mut sum = 0;
-        counts[..number - 1]
+        counts[..PLACES - 1]
             .iter()
             .map(|count| {
                 sum += count;
@@ -73,10 +71,9 @@ impl Uniformity {
     /// everywhere with probability 1 - `alpha`.
     pub fn band(&self, alpha: f64) -> Vec<(f64, [f64; 2])> {
         let limit = self.null[((alpha * SIMULATIONS as f64) as usize).min(SIMULATIONS - 1)];
-        let number = self.places.len() + 1;
         let fraction = |k: usize| k as f64 / self.count.max(1) as f64;
         let at = |(index, place): (usize, &Vec<f64>)| {
-            ((index + 1) as f64 / number as f64, band(place, limit).map(fraction))
+            ((index + 1) as f64 / PLACES as f64, band(place, limit).map(fraction))
         };
         self.places.iter().enumerate().map(at).collect()
     }

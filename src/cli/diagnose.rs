@@ -18,6 +18,10 @@ pub(super) struct Diagnose {
     /// Image that the data were simulated from
     #[arg(long)]
     truth: Option<PathBuf>,
+    /// Directory of a calibration of the same set-up: its verdict becomes the run's, and the samples are written once
+    /// more with the spread that it found
+    #[arg(long, value_name = "DIR")]
+    calibration: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -29,7 +33,7 @@ impl Diagnose {
     /// # Errors
     /// Files that cannot be read.
     pub(super) fn run(&self) -> Result<ExitCode> {
-        let found = diagnose(&self.directory, self.truth.as_deref())?;
+        let found = diagnose(&self.directory, self.truth.as_deref(), self.calibration.as_deref())?;
         let text = if self.json {
             serde_json::to_string_pretty(&found).map_err(|e| Error::config("--json", e.to_string()))? + "\n"
         } else {

@@ -1,5 +1,6 @@
 //! The command line: one file per command, errors to stderr, results to stdout.
 
+mod calibrate;
 mod compare;
 mod diagnose;
 mod inspect;
@@ -9,6 +10,7 @@ mod priors;
 mod progress;
 mod psf;
 mod reconstruct;
+mod settings;
 mod simulate;
 mod solvers;
 mod train;
@@ -25,7 +27,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use crate::{Error, Result};
+use crate::{Error, Result, reconstruction::Directory};
 
 /// Calibrated posterior images from interferometer files and microscope stacks.
 #[derive(Debug, Parser)]
@@ -37,6 +39,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Calibrate(Box<calibrate::Calibrate>),
     Diagnose(diagnose::Diagnose),
     Reconstruct(Box<reconstruct::Reconstruct>),
     Inspect(inspect::Inspect),
@@ -88,6 +91,7 @@ fn note(line: &str) {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Calibrate(command) => command.run(),
         Command::Diagnose(command) => command.run(),
         Command::Reconstruct(command) => command.run(),
         Command::Inspect(inspect) => inspect.run(),
@@ -110,6 +114,15 @@ fn refuse_to_replace(file: &Path, force: bool) -> Result<()> {
         }
         false => Ok(()),
     }
+}
+
+/// Refuses to write over an earlier run unless it is to be `replaced` or continued.
+fn refuse_to_mix(directory: &Path, replaced: bool) -> Result<()> {
+    if Directory::is_used(directory) && !replaced {
+        let problem = format!("{} holds a run; add --resume, --force, or another -o", directory.display());
+        return Err(Error::config("-o", problem));
+    }
+    Ok(())
 }
 
 /// A flag that Ctrl-C and SIGTERM set.

@@ -7,7 +7,10 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::posterior::{Step, run::Observer};
+use crate::{
+    calibration::Record,
+    posterior::{Step, run::Observer},
+};
 
 /// Shortest time between two plain lines of the same stage.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -22,14 +25,42 @@ pub(super) struct Progress {
 impl Progress {
     /// A bar if stderr is a terminal, plain lines otherwise.
     pub(super) fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            let template = "{bar:30} {pos}/{len} [{elapsed} < {eta}] {msg}";
-            bar.with_style(
-                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-            )
-        });
-        Self { bar, stage: "", last_line: Instant::now() }
+        Self { bar: bar(), stage: "", last_line: Instant::now() }
+    }
+}
+
+/// A bar if stderr is a terminal.
+fn bar() -> Option<ProgressBar> {
+    std::io::stderr().is_terminal().then(|| {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let template = "{bar:30} {pos}/{len} [{elapsed} < {eta}] {msg}";
+        bar.with_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        )
+    })
+}
+
+/// Shows the replicates of a calibration on stderr.
+pub(super) struct Replicates {
+    bar: Option<ProgressBar>,
+}
+
+impl Replicates {
+    /// A bar if stderr is a terminal, a line a replicate otherwise.
+    pub(super) fn new() -> Self {
+        Self { bar: bar() }
+    }
+
+    /// Replicate `record` is the `done`-th of `total`.
+    pub(super) fn show(&mut self, done: usize, total: usize, record: &Record) {
+        let failed = record.error.as_ref().map_or(String::new(), |error| format!(", failed: {error}"));
+        if let Some(bar) = &self.bar {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+            bar.set_message(format!("replicate {}{failed}", record.replicate));
+        } else {
+            super::note(&format!("replicate {done}/{total} {:.1} s{failed}", record.seconds));
+        }
     }
 }
 

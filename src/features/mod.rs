@@ -1,5 +1,6 @@
 //! Numbers that scientists read off images, each with its posterior.
 
+pub mod blurred;
 pub mod noise;
 pub(crate) mod polar;
 mod posterior;

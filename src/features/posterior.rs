@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::ring::{self, Ring, Search};
-use crate::{io::cube::Cube, quantile::quantile, units::MICROARCSECOND};
+use crate::{grid::Grid, io::cube::Cube, quantile::quantile, units::MICROARCSECOND};
 
 /// Median and central 68 % interval of a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -56,9 +56,13 @@ pub struct RingPosterior {
 impl RingPosterior {
     /// Measures every sample of a cube of sky images in Jy/pixel.
     pub fn measure(cube: &Cube, search: &Search) -> Self {
-        let images = sky_images(cube);
+        Self::of(&sky_images(cube), &cube.grid, search)
+    }
+
+    /// Measures images `[Y, X]` in Jy/pixel.
+    pub fn of(images: &[Array2<f64>], grid: &Grid, search: &Search) -> Self {
         Self {
-            rings: images.par_iter().map(|image| ring::measure(image.view(), &cube.grid, search)).collect(),
+            rings: images.par_iter().map(|image| ring::measure(image.view(), grid, search)).collect(),
             total_flux: images.iter().map(|image| image.sum()).collect(),
         }
     }

@@ -33,6 +33,14 @@ pub trait Density: Send + Sync + 'static {
     /// Data drawn from the density around `predicted`.
     fn draw(&self, predicted: &[f64], rng: &mut Rng) -> Vec<f64>;
 
+    /// The same product of other data, which [`Density::draw`] gave; see [`Likelihood::redrawn`].
+    fn with_data(&self, _data: Vec<f64>) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
     /// See [`Likelihood::position`].
     fn position(&self) -> Option<Position> {
         None
@@ -96,6 +104,17 @@ impl<D: Density> Likelihood for Data<D> {
 
     fn draw(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Tensor> {
         self.rows(predicted, |predicted| self.density.draw(predicted, rng))
+    }
+
+    fn redrawn(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Option<Box<dyn Likelihood>>> {
+        let values = self.host(predicted)?;
+        if values.dim(0)? != 1 {
+            let expected = [vec![1], self.density.prediction()].concat();
+            return Err(Error::Shape { what: "predicted data", expected, found: values.dims().to_vec() });
+        }
+        let drawn = self.density.draw(&values.flatten_all()?.to_vec1::<f64>()?, rng);
+        let redrawn = self.density.with_data(drawn);
+        Ok(redrawn.map(|density| Box::new(Self::new(density)) as Box<dyn Likelihood>))
     }
 
     fn is_singular(&self) -> bool {

@@ -64,6 +64,15 @@ pub trait Likelihood: Send + Sync {
     /// A prediction of another shape.
     fn draw(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Tensor>;
 
+    /// The same product of data drawn around `predicted` of one image; none where data are not drawn one by one but
+    /// formed from others.
+    ///
+    /// # Errors
+    /// A prediction of another shape, or of several images.
+    fn redrawn(&self, _predicted: &Tensor, _rng: &mut Rng) -> Result<Option<Box<dyn Likelihood>>> {
+        Ok(None)
+    }
+
     /// True where the gradient of [`Likelihood::log_prob`] is unbounded (phases and log amplitudes near a
     /// visibility of zero), so that only a sampler with an accept step can be trusted.
     fn is_singular(&self) -> bool {

@@ -2,6 +2,8 @@
 
 mod amplitude;
 mod axes;
+mod calibration;
+mod calibration_report;
 mod canvas;
 mod closure_phase;
 mod colormap;
@@ -19,7 +21,7 @@ mod style;
 mod ticks;
 mod traces;
 mod uv;
-mod verdict;
+pub mod verdict;
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +29,8 @@ use std::{
 };
 
 pub use amplitude::amplitudes;
+pub use calibration::calibration;
+pub use calibration_report::write_calibration;
 pub use closure_phase::closure_phases;
 pub use colormap::Colormap;
 pub use dirty::dirty;

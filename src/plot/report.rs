@@ -5,7 +5,11 @@ use std::{fmt::Write as _, path::Path};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Figure, canvas::base64, verdict::verdict};
+use super::{
+    Figure,
+    canvas::base64,
+    verdict::{Trust, verdict},
+};
 use crate::{Error, Result, io::atomic, manifest::Manifest};
 
 const STYLE: &str = include_str!("report.css");
@@ -24,9 +28,18 @@ pub fn write<D: Serialize>(
 ) -> Result<()> {
     let diagnostics = serde_json::to_value(diagnostics)
         .map_err(|error| Error::format(file, "diagnostics", format!("{error}; please report this")))?;
-    // A report without settings is still worth having.
+    let page = page(&diagnostics, manifest, figures, &settings_beside(file));
+    atomic::replace_bytes(file, page.as_bytes())
+}
+
+/// The settings in the folder of a report; without them it is still worth having.
+pub(super) fn settings_beside(file: &Path) -> String {
     let settings = std::fs::read_to_string(file.with_file_name("config.yaml")).unwrap_or_default();
-    atomic::replace_bytes(file, page(&diagnostics, manifest, figures, &settings).as_bytes())
+    if settings.is_empty() {
+        settings
+    } else {
+        section("Settings", format!("<pre>{}</pre>\n", escaped(&settings)))
+    }
 }
 
 /// The whole page.
@@ -40,28 +53,39 @@ fn page(diagnostics: &Value, manifest: &Manifest, figures: &[Figure], settings: 
     body += &section("Comparison with the truth", truth_table(diagnostics));
     body += &section("What was assumed", list(&manifest.assumptions));
     body += &section("Provenance", provenance(manifest));
-    if !settings.is_empty() {
-        body += &section("Settings", format!("<pre>{}</pre>\n", escaped(settings)));
-    }
+    body += settings;
+    html(input, &body)
+}
+
+/// A self-contained page.
+pub(super) fn html(title: &str, body: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>Antumbra: {}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n",
-        escaped(input)
+        escaped(title)
     )
 }
 
 fn verdict_section(diagnostics: &Value) -> String {
     let verdict = verdict(diagnostics);
-    let class = if verdict.passed { "passed" } else { "failed" };
+    let class = match verdict.trust {
+        Trust::Full => "passed",
+        Trust::WithCare => "care",
+        Trust::No => "failed",
+    };
+    let reasons: String =
+        verdict.reasons.iter().map(|reason| format!("<li>{}</li>\n", escaped(reason))).collect();
+    let reasons =
+        if reasons.is_empty() { reasons } else { format!("<ul class=\"reasons\">\n{reasons}</ul>\n") };
     let lines: String = verdict.lines.iter().map(|line| format!("<li>{}</li>\n", escaped(line))).collect();
     format!(
-        "<div class=\"verdict {class}\">\n<p>{}</p>\n<ul>\n{lines}</ul>\n</div>\n",
-        escaped(&verdict.headline)
+        "<div class=\"verdict {class}\">\n<p>Verdict: {}</p>\n{reasons}<ul>\n{lines}</ul>\n</div>\n",
+        verdict.trust.words()
     )
 }
 
-fn figure(figure: &Figure) -> String {
+pub(super) fn figure(figure: &Figure) -> String {
     format!(
         "<figure id=\"{0}\">\n<img alt=\"{0}\" src=\"data:image/svg+xml;base64,{1}\">\n\
          <figcaption>{2}</figcaption>\n</figure>\n",
@@ -72,17 +96,17 @@ fn figure(figure: &Figure) -> String {
 }
 
 /// A section, or nothing without contents.
-fn section(title: &str, contents: String) -> String {
+pub(super) fn section(title: &str, contents: String) -> String {
     if contents.is_empty() { contents } else { format!("<h2>{title}</h2>\n{contents}") }
 }
 
-fn list(items: &[String]) -> String {
+pub(super) fn list(items: &[String]) -> String {
     let items: String = items.iter().map(|item| format!("<li>{}</li>\n", escaped(item))).collect();
     if items.is_empty() { items } else { format!("<ul>\n{items}</ul>\n") }
 }
 
 /// Rows of cells under a heading, or nothing without rows.
-fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
         return String::new();
     }
@@ -133,7 +157,7 @@ fn truth_table(diagnostics: &Value) -> String {
     table(&["Measure", "Value"], &rows.collect::<Vec<_>>())
 }
 
-fn provenance(manifest: &Manifest) -> String {
+pub(super) fn provenance(manifest: &Manifest) -> String {
     let mut rows = vec![
         ["Antumbra".to_string(), manifest.version.clone()],
         ["Seed".to_string(), manifest.seed.to_string()],
@@ -173,12 +197,12 @@ pub(crate) fn decimals(uncertainty: f64) -> usize {
     if uncertainty > 0.0 { (1.0 - uncertainty.log10().floor()).clamp(0.0, 4.0) as usize } else { 2 }
 }
 
-fn file_name(path: &str) -> &str {
+pub(super) fn file_name(path: &str) -> &str {
     path.rsplit(['/', '\\']).next().unwrap_or(path)
 }
 
 /// Text that is safe inside HTML.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let entity = |c: char| match c {
         '&' => "&amp;".to_string(),
         '<' => "&lt;".to_string(),
@@ -218,7 +242,7 @@ mod tests {
         });
         let svg = "<svg xmlns=\"http://www.w3.org/2000/svg\"/>".to_string();
         let figures = [Figure { name: "uv".into(), caption: "a & b".into(), svg }];
-        let page = page(&diagnostics, &manifest, &figures, "seed: 3\n");
+        let page = page(&diagnostics, &manifest, &figures, "<pre>seed: 3\n</pre>");
         assert!(!page.contains("http") && !page.contains("<script") && !page.contains("<link"), "{page}");
         for expected in [
             "&lt;m87&gt;.uvfits",

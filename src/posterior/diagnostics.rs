@@ -5,8 +5,13 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{chains, draws::Draws, hmc::to_host};
-use crate::{Result, features::Interval, instrument::Problem, quantile::quantile};
+use super::{chains, draws::Draws, hmc::to_host, modes::Modes, out_of_distribution::OutOfDistribution};
+use crate::{
+    Result,
+    features::Interval,
+    instrument::{Problem, vlbi::held_out::Foretold},
+    quantile::quantile,
+};
 
 /// Samples that pass through the instrument together.
 const BATCH: usize = 64;
@@ -36,12 +41,22 @@ pub struct Diagnostics {
     pub rhat_max: Option<f64>,
     /// Smallest effective sample size over the same functionals, centre of the distribution.
     pub ess_bulk_min: Option<f64>,
+    /// The same for the 5 % and 95 % quantiles.
+    pub ess_tail_min: Option<f64>,
     /// Lower bound on KL(q || p) of the variational stage, nats.
     pub kl_bound: Option<f64>,
     /// Chi-square per datum by data product.
     pub chi2: BTreeMap<String, Fit>,
     /// Posterior of image features by name, the unit at the name's end.
     pub features: BTreeMap<String, Interval>,
+    /// The kinds of image that the samples show.
+    pub modes: Option<Modes>,
+    /// Fraction of the samples that show a feature, by its name, for example `ring`.
+    pub occupancy: BTreeMap<String, f64>,
+    /// Data that were left out of the fit, by data product; null if none were.
+    pub held_out: Option<BTreeMap<String, Foretold>>,
+    /// How foreign the samples are to the prior.
+    pub out_of_distribution: Option<OutOfDistribution>,
     /// Comparison with a known image.
     pub truth: Truth,
     /// Whether a simulation-based calibration of this set-up passed; null if none was made.
@@ -87,7 +102,7 @@ impl Diagnostics {
         let (chi2, likelihood) = fit(problem, &draws.images)?;
         let mut checked = functionals(&draws.images.reshape((samples, z * y, x))?)?;
         checked.push(likelihood.clone());
-        let (mut rhat_max, mut ess_bulk_min) = (None::<f64>, None::<f64>);
+        let (mut rhat_max, mut ess_bulk_min, mut ess_tail_min) = (None::<f64>, None::<f64>, None::<f64>);
         for values in &checked {
             let by_chain = draws.by_chain(values);
             let rhat = chains::rhat(&by_chain).max(chains::rhat_of_groups(&draws.by_time(values)));
@@ -96,11 +111,33 @@ impl Diagnostics {
                 rhat_max = Some(rhat_max.map_or(rhat, |largest| largest.max(rhat)));
                 ess_bulk_min = Some(ess_bulk_min.map_or(ess, |smallest| smallest.min(ess)));
             }
+            let tail = chains::ess_tail(&by_chain);
+            if tail.is_finite() {
+                ess_tail_min = Some(ess_tail_min.map_or(tail, |smallest| smallest.min(tail)));
+            }
         }
-        let mut found =
-            Self { samples, chains: draws.chains(), rhat_max, ess_bulk_min, chi2, ..Self::default() };
+        let mut found = Self {
+            samples,
+            chains: draws.chains(),
+            rhat_max,
+            ess_bulk_min,
+            ess_tail_min,
+            chi2,
+            modes: Some(Modes::of(&draws.images, &draws.chain)?),
+            ..Self::default()
+        };
         found.warn(&lost(problem, &draws.by_chain(&likelihood)));
         Ok(found)
+    }
+
+    /// Takes in how foreign the samples are to the prior.
+    pub fn compare_with_prior(&mut self, found: OutOfDistribution) {
+        if let Some(score) = found.score.filter(|_| found.is_foreign()) {
+            self.warnings.push(format!(
+                "the prior does not know such images: their denoising loss lies {score:.1} standard deviations above that of its own"
+            ));
+        }
+        self.out_of_distribution = Some(found);
     }
 
     fn warn(&mut self, lost: &[bool]) {
@@ -236,9 +273,14 @@ mod tests {
             "chains",
             "rhat_max",
             "ess_bulk_min",
+            "ess_tail_min",
             "kl_bound",
             "chi2",
             "features",
+            "modes",
+            "occupancy",
+            "held_out",
+            "out_of_distribution",
             "truth",
             "calibrated",
             "warnings",

@@ -9,6 +9,8 @@ mod draws;
 pub mod gibbs;
 pub mod hmc;
 pub mod langevin;
+pub mod modes;
+pub mod out_of_distribution;
 pub mod ppm;
 pub mod restart;
 pub mod run;

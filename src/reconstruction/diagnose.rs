@@ -6,23 +6,28 @@ use candle_core::{Device, Tensor};
 
 use super::{
     Directory, Drawn, Reconstruction,
+    calibrate::setup,
     outcome::{checks, draws, take},
 };
 use crate::{
-    Result,
-    io::cube_hdf5,
+    Error, Result,
+    calibration::{Report, conformal::scaled},
+    io::{cube::Cube, cube_hdf5},
     manifest::{self, Manifest},
     plot::{Figure, Traces, report},
     posterior::{diagnostics::Diagnostics, run, truth},
 };
 
-/// Recomputes all checks of the run in `root`; `truth` is an image that was simulated from.
+/// Recomputes all checks of the run in `root`; `truth` is an image that was simulated from, `calibration` the directory of a
+/// calibration of the run's set-up.
 ///
-/// Closures leave the position of a sky image free, so its samples are shifted onto the truth before pixels are compared.
+/// Closures leave the position of a sky image free, so its samples are shifted onto the truth before pixels are compared. With
+/// a calibration the directory also gets `posterior_recalibrated.h5`, the samples spread about their mean by what the
+/// calibration found, beside the raw ones.
 ///
 /// # Errors
-/// A directory without a finished run, or an image that cannot be read.
-pub fn diagnose(root: &Path, truth: Option<&Path>) -> Result<Diagnostics> {
+/// A directory without a finished run, an image that cannot be read, or a calibration of another set-up.
+pub fn diagnose(root: &Path, truth: Option<&Path>, calibration: Option<&Path>) -> Result<Diagnostics> {
     let (directory, settings) = Directory::read(root)?;
     let mut run = Reconstruction::prepare(settings)?;
     let cube = cube_hdf5::read(&directory.file("posterior.h5"))?;
@@ -40,8 +45,28 @@ pub fn diagnose(root: &Path, truth: Option<&Path>) -> Result<Diagnostics> {
         let samples = Tensor::from_vec(samples, cube.samples.shape(), &Device::Cpu)?;
         diagnostics.truth = truth::compare(&samples, &image, alignment)?;
     }
+    if let Some(calibration) = calibration {
+        let report = calibration_of(&run, calibration)?;
+        diagnostics.calibrated = report.calibrated;
+        if let Some(factor) = report.image_factor() {
+            let recalibrated = Cube { samples: scaled(&cube.samples, factor), ..cube };
+            cube_hdf5::write(&recalibrated, &directory.file("posterior_recalibrated.h5"))?;
+        }
+    }
     manifest::write_json(&diagnostics, &directory.diagnostics())?;
     Ok(diagnostics)
+}
+
+/// The calibration in `directory` if it is one of the run's set-up.
+fn calibration_of(run: &Reconstruction, directory: &Path) -> Result<Report> {
+    let file = directory.join("calibration.json");
+    let report: Report = manifest::read_json(&file)?;
+    match report.setup == setup(run)? {
+        true => Ok(report),
+        false => {
+            Err(Error::format(&file, "setup", "a calibration of other data or settings than this run's"))
+        }
+    }
 }
 
 /// Draws the figures of the finished run in `root` again and writes its report anew.

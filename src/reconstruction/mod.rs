@@ -1,5 +1,6 @@
 //! The whole road: a data file in, a run directory with samples, checks and figures out.
 
+mod calibrate;
 mod diagnose;
 mod directory;
 mod log;
@@ -12,6 +13,7 @@ mod subject;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+pub use calibrate::Campaign;
 pub use diagnose::{diagnose, draw};
 pub use directory::Directory;
 pub use outcome::{Outcome, summary};
@@ -94,6 +96,11 @@ pub fn finish(settings: &Settings, folders: &[PathBuf], directory: &Path) -> Res
     }
 }
 
+/// Number of draws with which a run ends.
+fn enough(settings: &Settings) -> usize {
+    settings.samples.max(DRAWS_PER_CHAIN * settings.solver.chains())
+}
+
 impl Reconstruction {
     /// Reads data and prior and sets up problem and solver; `settings` are of one reconstruction, see [`split`].
     ///
@@ -145,7 +152,7 @@ impl Reconstruction {
             checkpoint: directory.checkpoint(),
             metrics: directory.metrics(),
             checkpoint_every: CHECKPOINT_EVERY,
-            enough: self.settings.samples.max(DRAWS_PER_CHAIN * self.settings.solver.chains()),
+            enough: enough(&self.settings),
             resume,
             device: self.compute.device.clone(),
         };

@@ -1,18 +1,20 @@
 //! From draws to files: cube, diagnostics, figures, report, manifest.
 
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 use ndarray::Array4;
 
 use super::{Directory, Drawn, Findings, Reconstruction};
 use crate::{
     Error, Result,
+    grid::Grid,
     io::{
         cube::{Cube, Provenance},
         cube_hdf5,
     },
     manifest::{self, Manifest, Stopwatch},
-    plot::{self, Figure, Format, Traces, report},
-    posterior::{Draws, diagnostics::Diagnostics},
+    plot::{self, Figure, Format, Traces, report, verdict::verdict},
+    posterior::{Draws, diagnostics::Diagnostics, out_of_distribution::OutOfDistribution},
+    rng::Rng,
 };
 
 /// What a finished run tells its user.
@@ -42,7 +44,7 @@ impl Outcome {
         manifest::write_json(&diagnostics, &directory.diagnostics())?;
         plot::save(&figures, &directory.file("figures"), &[Format::Png, Format::Svg, Format::Pdf])?;
         watch.lap("figures");
-        let manifest = manifest(run, directory, watch);
+        let manifest = Manifest { timings: watch.timings(), ..manifest(run, directory) };
         manifest.write(&directory.file("manifest.json"))?;
         let report = directory.file("report.html");
         report::write(&diagnostics, &manifest, &figures, &report)?;
@@ -61,12 +63,17 @@ impl Outcome {
 pub(super) fn checks(run: &Reconstruction, draws: &Draws, traces: &Traces) -> Result<Diagnostics> {
     let mut diagnostics = Diagnostics::of(&run.problem, draws)?;
     diagnostics.kl_bound = traces.kl_bound.last().map(|point| point[1]);
+    let rng = Rng::new(run.settings.seed).stream("out of distribution", 0);
+    let compared = OutOfDistribution::of(run.prior.as_ref(), &draws.images, &rng, &run.compute)?;
+    diagnostics.compare_with_prior(compared);
     Ok(diagnostics)
 }
 
 /// Adds what was read off the samples to the checks, and gives back the figures.
 pub(super) fn take(diagnostics: &mut Diagnostics, findings: Findings) -> Vec<Figure> {
     diagnostics.features = findings.features;
+    diagnostics.occupancy = findings.occupancy;
+    diagnostics.held_out = findings.held_out;
     diagnostics.warnings.extend(findings.warnings);
     findings.figures
 }
@@ -85,12 +92,7 @@ fn fewer(drawn: usize, samples: usize) -> String {
 }
 
 fn cube(run: &Reconstruction, draws: &Draws, directory: &Directory) -> Result<Cube> {
-    let images = run.problem.scaling.to_image(&draws.images.to_dtype(DType::F32)?)?;
-    let shape = images.dims4()?;
-    let values: Vec<f32> = images.flatten_all()?.to_vec1()?;
-    let samples =
-        Array4::from_shape_vec(shape, values).map_err(|e| Error::config("posterior draws", e.to_string()))?;
-    let (samples, grid) = run.subject.shown(samples);
+    let (samples, grid) = shown(run, &draws.images)?;
     Ok(Cube {
         samples,
         chains: draws.chain.iter().map(|&chain| chain as u32).collect(),
@@ -105,7 +107,18 @@ fn cube(run: &Reconstruction, draws: &Draws, directory: &Directory) -> Result<Cu
     })
 }
 
-fn manifest(run: &Reconstruction, directory: &Directory, watch: Stopwatch) -> Manifest {
+/// Images `[S, Z, Y, X]` in network unit as they are shown, in the instrument's unit, with their grid.
+pub(super) fn shown(run: &Reconstruction, images: &Tensor) -> Result<(Array4<f32>, Grid)> {
+    let images = run.problem.scaling.to_image(&images.to_dtype(DType::F32)?)?;
+    let shape = images.dims4()?;
+    let values: Vec<f32> = images.flatten_all()?.to_vec1()?;
+    let samples =
+        Array4::from_shape_vec(shape, values).map_err(|e| Error::config("posterior draws", e.to_string()))?;
+    Ok(run.subject.shown(samples))
+}
+
+/// What it takes to repeat the run, without the time it took.
+pub(super) fn manifest(run: &Reconstruction, directory: &Directory) -> Manifest {
     Manifest {
         version: env!("CARGO_PKG_VERSION").into(),
         seed: run.settings.seed,
@@ -116,19 +129,23 @@ fn manifest(run: &Reconstruction, directory: &Directory, watch: Stopwatch) -> Ma
         device: run.compute.name(),
         threads: rayon::current_num_threads(),
         assumptions: run.assumptions.clone(),
-        timings: watch.timings(),
+        timings: Vec::new(),
     }
 }
 
 /// Samples, convergence, fit, features, comparison with a truth, and warnings in a few lines.
 pub fn summary(diagnostics: &Diagnostics) -> String {
     let number = |value: Option<f64>| value.map_or("unknown".into(), |value| format!("{value:.2}"));
+    // Diagnostics are always JSON; if they were not, the words could be left out.
+    let verdict = verdict(&serde_json::to_value(diagnostics).unwrap_or_default());
     let mut lines = vec![
+        format!("verdict: {}", verdict.trust.words()),
         format!("{} samples of {} chains", diagnostics.samples, diagnostics.chains),
         format!(
-            "R-hat {}, effective sample size {}",
+            "R-hat {}, effective sample size {} (tails {})",
             number(diagnostics.rhat_max),
-            number(diagnostics.ess_bulk_min)
+            number(diagnostics.ess_bulk_min),
+            number(diagnostics.ess_tail_min)
         ),
     ];
     let fits = diagnostics.chi2.iter();
@@ -145,6 +162,13 @@ pub fn summary(diagnostics: &Diagnostics) -> String {
         ));
         lines.push(format!("truth: PSNR {} dB, SSIM {}", number(truth.psnr_db), number(truth.ssim)));
     }
+    for (product, foretold) in diagnostics.held_out.iter().flatten() {
+        lines.push(format!(
+            "left out of the fit, {product}: chi-square per datum {:.2}, with the samples' spread {:.2}",
+            foretold.mean, foretold.predictive
+        ));
+    }
+    lines.extend(verdict.reasons.iter().map(|reason| format!("reason: {reason}")));
     lines.extend(diagnostics.warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.iter().map(|line| format!("{line}\n")).collect()
 }

@@ -2,17 +2,20 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use ndarray::{Array3, Array4};
+use candle_core::Tensor;
+use ndarray::{Array2, Array3, Array4};
 
 use super::Directory;
 use crate::{
     Result,
-    features::Interval,
+    calibration::{Functional, Kind},
+    features::{Interval, blurred::Blurred},
     grid::Grid,
-    instrument::Problem,
+    instrument::{Likelihood, Problem, vlbi::held_out::Foretold},
     io::cube::{Cube, Frame},
     plot::{Figure, Traces},
     posterior::{Draws, truth::Alignment},
+    rng::Rng,
 };
 
 /// The data of one reconstruction and what their images mean.
@@ -38,6 +41,24 @@ pub trait Subject {
     /// A file that cannot be read, or an image of another size.
     fn truth(&self, file: &Path, grid: &Grid) -> Result<(Array3<f32>, Alignment)>;
 
+    /// How probable it is that a draw of the prior is taken for a truth: 1 for most, less where the run assumes more of
+    /// an image than the prior does. `image` `[1, Z, Y, X]` is in network unit.
+    ///
+    /// # Errors
+    /// Those of the forward model.
+    fn acceptance(&self, _problem: &Problem, _image: &Tensor) -> Result<f64> {
+        Ok(1.0)
+    }
+
+    /// The likelihoods of data that the model of the run would give of `truth` `[1, Z, Y, X]`, network unit.
+    ///
+    /// # Errors
+    /// Data that cannot be drawn, or that a product cannot be formed from.
+    fn simulate(&self, problem: &Problem, truth: &Tensor, rng: &Rng) -> Result<Vec<Box<dyn Likelihood>>>;
+
+    /// Functionals of samples as they are shown `[S, Z, Y, X]`, for each S values; nothing where a sample does not have one.
+    fn functionals(&self, samples: &Array4<f32>) -> Vec<(Functional, Vec<Option<f64>>)>;
+
     /// What is read off the samples, and figures if they are wanted.
     ///
     /// # Errors
@@ -62,8 +83,24 @@ pub struct Drawn<'a> {
 pub struct Findings {
     /// Numbers by the name they have in `diagnostics.json`.
     pub features: BTreeMap<String, Interval>,
+    /// Fraction of the samples that show a feature, by its name.
+    pub occupancy: BTreeMap<String, f64>,
+    /// How well the samples foretell data that were left out of the fit.
+    pub held_out: Option<BTreeMap<String, Foretold>>,
     /// Checks that failed.
     pub warnings: Vec<String>,
     /// The drawings.
     pub figures: Vec<Figure>,
+}
+
+/// Adds the blurred pixels of images `[Y, X]` to their functionals.
+pub(super) fn pixels(
+    functionals: &mut Vec<(Functional, Vec<Option<f64>>)>,
+    blurred: &Blurred,
+    images: &[Array2<f64>],
+) {
+    let values: Vec<Vec<f64>> = images.iter().map(|image| blurred.measure(image.view())).collect();
+    let of = |place: usize| values.iter().map(|values| Some(values[place])).collect();
+    let named = Blurred::names().enumerate();
+    functionals.extend(named.map(|(place, name)| (Functional::new(name, Kind::Pixel), of(place))));
 }

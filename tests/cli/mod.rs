@@ -1,5 +1,6 @@
 //! The real binary in a fresh directory: exit codes, messages, files.
 
+mod calibrate;
 mod inspect;
 mod plot;
 mod psf;

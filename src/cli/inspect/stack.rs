@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::Result;
-use crate::cli::reconstruct::settings_of;
+use crate::cli::settings::settings_of;
 use crate::config::Layers;
 use crate::features::noise::{self, Noise};
 use crate::instrument::microscope::sim::Pattern;

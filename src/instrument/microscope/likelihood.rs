@@ -28,6 +28,9 @@ pub trait Noise: Send + Sync + 'static {
 
     /// A value of pixel `index` drawn around `expected`, in the unit of the data.
     fn draw(&self, index: usize, expected: f64, rng: &mut Rng) -> f64;
+
+    /// The same noise around other values.
+    fn with_data(&self, data: Vec<f64>) -> Self;
 }
 
 /// Gaussian noise of fixed standard deviation per pixel.
@@ -63,6 +66,10 @@ impl Noise for FixedGaussian {
 
     fn draw(&self, index: usize, expected: f64, rng: &mut Rng) -> f64 {
         expected + self.sigma(index) * rng.normal()
+    }
+
+    fn with_data(&self, data: Vec<f64>) -> Self {
+        Self { data, ..self.clone() }
     }
 }
 
@@ -110,6 +117,10 @@ impl Noise for GrowingGaussian {
 
     fn draw(&self, index: usize, expected: f64, rng: &mut Rng) -> f64 {
         expected + self.variance(index, expected).0.sqrt() * rng.normal()
+    }
+
+    fn with_data(&self, data: Vec<f64>) -> Self {
+        Self { data, ..self.clone() }
     }
 }
 
@@ -167,6 +178,10 @@ impl Noise for ShiftedPoisson {
             Err(_) => 0.0,
         };
         photons + at(&self.read_variance, index).sqrt() * rng.normal()
+    }
+
+    fn with_data(&self, data: Vec<f64>) -> Self {
+        Self { data, ..self.clone() }
     }
 }
 
@@ -241,5 +256,9 @@ impl<N: Noise> Density for Pixels<N> {
 
     fn draw(&self, predicted: &[f64], rng: &mut Rng) -> Vec<f64> {
         predicted.iter().enumerate().map(|(i, expected)| self.noise.draw(i, *expected, rng)).collect()
+    }
+
+    fn with_data(&self, data: Vec<f64>) -> Option<Self> {
+        Some(Self { noise: self.noise.with_data(data) })
     }
 }

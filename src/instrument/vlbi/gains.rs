@@ -118,6 +118,17 @@ pub fn simulate(
     rng: &Rng,
 ) -> Result<Observation> {
     let exact = model_visibilities(like, model.pixels, model.grid, model.pulse)?;
+    Ok(observe(like, exact, gains, noise, rng))
+}
+
+/// The same of visibilities that are known exactly, Jy, one for each of `like`.
+pub fn observe(
+    like: &Observation,
+    exact: Vec<Complex64>,
+    gains: &GainModel,
+    noise: bool,
+    rng: &Rng,
+) -> Observation {
     let gains = gains.draw(like, &rng.stream("gains", 0));
     let mut thermal = rng.stream("noise", 0);
     let mut simulated = like.clone();
@@ -127,7 +138,7 @@ pub fn simulate(
             row.value += row.sigma * Complex64::new(thermal.normal(), thermal.normal());
         }
     }
-    Ok(simulated)
+    simulated
 }
 
 #[cfg(test)]

@@ -5,10 +5,12 @@ pub mod average;
 pub mod closure;
 pub mod fourier;
 pub mod gains;
+pub mod held_out;
 pub mod likelihood;
 pub mod observation;
 pub mod problem;
 pub mod products;
+pub mod replica;
 pub mod statistics;
 
 pub use observation::{Observation, Station, Visibility};

@@ -6,6 +6,7 @@ use super::{
     Observation, Visibility,
     average::{Average, add_systematic, average},
     fourier::{Fourier, Pulse},
+    held_out::HoldOut,
     likelihood::{
         Amplitude, Centroid, ClosurePhase, ComplexVisibility, Known, LogClosureAmplitude, Product, TotalFlux,
         Visibilities, short_spacings,
@@ -86,6 +87,9 @@ pub struct Vlbi {
     pub centroid_sigma: f64,
     /// Brightness between pixel centres. Default: triangle.
     pub pulse: Pulse,
+    /// Baselines that the image is not fitted to, to see how well the samples foretell them: a fraction of the data
+    /// (`0.1`), a station (`AZ`) or a baseline (`AA-AZ`). Default: none.
+    pub hold_out: Option<HoldOut>,
     /// Field of view. Default: `160 uas`.
     pub fov: Angle,
     /// Pixels along each side. Default: 64.
@@ -111,6 +115,7 @@ impl Default for Vlbi {
             flux_sigma: None,
             centroid_sigma: 0.04,
             pulse: Pulse::Triangle,
+            hold_out: None,
             fov: Angle(160.0 * MICROARCSECOND),
             pixels: 64,
         }
@@ -283,6 +288,20 @@ pub fn problem(
     let fitted = settings.fitted(observation)?;
     let mut uv: Vec<_> = fitted.visibilities.iter().map(|row| [row.u, row.v]).collect();
     uv.extend(short_spacings(settings.fov.0));
+    Ok(Problem {
+        forward: Box::new(Fourier::new(&settings.grid()?, &uv, settings.pulse, compute)?),
+        likelihoods: likelihoods(observation, settings)?,
+        scaling: Scaling { unit: flux.value * prior.unit, dark: prior.dark },
+    })
+}
+
+/// The likelihoods of the data products in the order of `settings.data`.
+///
+/// # Errors
+/// Settings out of range, or data that a product cannot be formed from.
+pub fn likelihoods(observation: &Observation, settings: &Vlbi) -> Result<Vec<Box<dyn Likelihood>>> {
+    let flux = settings.compact_flux(observation)?;
+    let fitted = settings.fitted(observation)?;
     let likelihood = |product: &DataProduct| -> Result<Box<dyn Likelihood>> {
         let rows = &fitted.visibilities;
         Ok(match product {
@@ -304,12 +323,7 @@ pub fn problem(
     if settings.data.is_empty() {
         return Err(Error::config("vlbi.data", "no data product; write for example [closure_phase, flux]"));
     }
-    let likelihoods = settings.data.iter().map(likelihood).collect::<Result<_>>()?;
-    Ok(Problem {
-        forward: Box::new(Fourier::new(&settings.grid()?, &uv, settings.pulse, compute)?),
-        likelihoods,
-        scaling: Scaling { unit: flux.value * prior.unit, dark: prior.dark },
-    })
+    settings.data.iter().map(likelihood).collect()
 }
 
 fn measured(product: impl Product) -> Box<dyn Likelihood> {

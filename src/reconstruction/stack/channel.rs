@@ -3,20 +3,25 @@
 use std::{collections::BTreeMap, path::Path};
 
 use candle_core::{DType, Tensor};
-use ndarray::{Array3, Array4, s};
+use ndarray::{Array3, Array4, ArrayView3, Axis, s};
 
 use crate::{
     Error, Result,
-    features::Interval,
+    calibration::{Functional, Kind},
+    features::{
+        Interval,
+        blurred::{Blurred, PLACES},
+    },
     grid::Grid,
-    instrument::microscope::Domain,
+    instrument::{Likelihood, Problem, microscope::Domain},
     io::{
         cube::{Cube, Frame, MicroscopeFrame},
         stack::Stack,
     },
     plot::StackFigures,
     posterior::truth::Alignment,
-    reconstruction::{Directory, Drawn, Findings, Subject},
+    reconstruction::{Directory, Drawn, Findings, Subject, subject::pixels},
+    rng::Rng,
 };
 
 /// Deviation of the posterior's total light from the data's from which a warning is due.
@@ -130,11 +135,38 @@ impl Subject for Channel {
         Ok((image, Alignment::None))
     }
 
+    fn simulate(&self, problem: &Problem, truth: &Tensor, rng: &Rng) -> Result<Vec<Box<dyn Likelihood>>> {
+        let predicted = problem.predict(truth)?;
+        let numbered = problem.likelihoods.iter().enumerate();
+        let redrawn = numbered.map(|(index, likelihood)| {
+            let drawn = likelihood.redrawn(&predicted, &mut rng.stream("photons", index as u64))?;
+            drawn.ok_or_else(|| Error::config(likelihood.name(), "data of this kind cannot be drawn"))
+        });
+        redrawn.collect()
+    }
+
+    /// Pixels of the central plane, blurred to the optical resolution, 0.51 wavelength / NA.
+    fn functionals(&self, samples: &Array4<f32>) -> Vec<(Functional, Vec<Option<f64>>)> {
+        let total = |sample: ArrayView3<f32>| Some(sample.iter().map(|&value| f64::from(value)).sum());
+        let totals = samples.outer_iter().map(total).collect();
+        let mut all = vec![(Functional::new("light_total", Kind::Scalar), totals)];
+        let plane = |sample: ArrayView3<f32>| sample.index_axis(Axis(0), sample.dim().0 / 2).mapv(f64::from);
+        let planes: Vec<_> = samples.outer_iter().map(plane).collect();
+        let [_, rows, columns] = self.domain.view();
+        let resolution = self.frame.channel.emission.zip(self.frame.numerical_aperture);
+        let fwhm = resolution
+            .map_or(self.domain.object.pitch[2], |(wavelength, aperture)| 0.51 * wavelength / aperture);
+        let spacing = [rows, columns].map(|size| size as f64 / PLACES as f64);
+        let blurred = Blurred::new([rows, columns], fwhm / self.domain.object.pitch[2], spacing);
+        pixels(&mut all, &blurred, &planes);
+        all
+    }
+
     fn findings(&self, drawn: &Drawn, figures: bool) -> Result<Findings> {
         let (features, warnings) = self.totals(drawn)?;
         let Drawn { cube, traces, .. } = *drawn;
         let shown = StackFigures { cube, light: self.light.view(), classical: self.classical.view(), traces };
         let figures = if figures { shown.draw()? } else { Vec::new() };
-        Ok(Findings { features, warnings, figures })
+        Ok(Findings { features, warnings, figures, ..Findings::default() })
     }
 }

@@ -109,6 +109,9 @@ impl Input {
 
 /// Reads one channel at one time and sets up its problem and prior.
 pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> Result<Prepared> {
+    if settings.vlbi.hold_out.is_some() {
+        return Err(Error::config("vlbi.hold_out", "leaves out baselines; a stack has none"));
+    }
     let data = settings.data()?;
     let Input { recorded, pitch, seen, channel, .. } = Input::read(settings)?;
     let network = found.network(compute)?;
