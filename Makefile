@@ -3,12 +3,13 @@
 # make test    install what is missing, check formatting and lints, run every test
 # make bench   time the network, one step of the engine and one likelihood gradient
 # make bench-pytorch   the same network in PyTorch, side by side; installs PyTorch into target/bench/venv
+# make cuda    a second binary for NVIDIA GPUs, target/cuda/build/release/antumbra; see docs/gpu.md
 # make deny    licences, sources and duplicate versions of all dependencies
 
 export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 ANTUMBRA := target/release/antumbra
 
-.PHONY: demo demo-microscope build test bench bench-pytorch deny clean
+.PHONY: demo demo-microscope build test bench bench-pytorch cuda deny clean
 
 build: .tools/bin/cmake
 	cargo build --release
@@ -37,6 +38,10 @@ target/bench/venv/bin/torchrun:
 	mkdir -p target/bench
 	python3 -m venv --clear target/bench/venv
 	target/bench/venv/bin/pip install --quiet 'torch>=2.6,<3'
+
+cuda: .tools/bin/cmake
+	cuda/toolkit.sh target/cuda >target/cuda.environment
+	. target/cuda.environment && cargo build --release --features cuda --target-dir target/cuda/build
 
 deny:
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

@@ -51,6 +51,26 @@ pub struct Manifest {
     pub assumptions: Vec<String>,
     /// Time spent.
     pub timings: Vec<Timing>,
+    /// Images that passed through the prior's network while this process sampled.
+    #[serde(default)]
+    pub network_passes: u64,
+    /// Largest resident memory of the process, MB, where the system tells.
+    #[serde(default)]
+    pub peak_memory_mb: Option<f64>,
+    /// The runs that were merged into this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<Merged>,
+}
+
+/// One of the runs that were merged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Merged {
+    /// Its run directory, as given.
+    pub directory: String,
+    /// Its seed.
+    pub seed: u64,
+    /// SHA-256 of its `config.yaml`.
+    pub config_sha256: String,
 }
 
 impl Manifest {

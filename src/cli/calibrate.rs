@@ -17,6 +17,8 @@ use crate::{
 /// truths with draws. Exit status 1 if the set-up is not calibrated, or if too few replicates were made to tell.
 #[derive(Debug, Args)]
 pub(super) struct Calibrate {
+    /// Data file, or a run file (YAML) that names one
+    input: PathBuf,
     #[command(flatten)]
     run: RunArguments,
     /// Number of replicates; a verdict needs 200
@@ -45,7 +47,7 @@ impl Calibrate {
     /// # Errors
     /// Settings, files or computations that fail.
     pub(super) fn run(&self) -> Result<ExitCode> {
-        let settings: Settings = self.run.layers()?.resolve()?;
+        let settings: Settings = self.run.layers(&self.input)?.resolve()?;
         super::on_threads(settings.threads, || self.calibrate(&settings))
     }
 

@@ -1,10 +1,13 @@
 //! The command line: one file per command, errors to stderr, results to stdout.
 
+mod array;
+mod bench;
 mod calibrate;
 mod compare;
 mod diagnose;
 mod inspect;
 mod instruments;
+mod merge;
 mod plot;
 mod priors;
 mod progress;
@@ -39,6 +42,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measurements of speed.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     Calibrate(Box<calibrate::Calibrate>),
     Diagnose(diagnose::Diagnose),
     Reconstruct(Box<reconstruct::Reconstruct>),
@@ -53,6 +59,7 @@ enum Command {
     Train(train::Train),
     Compare(compare::Compare),
     Instruments(instruments::Instruments),
+    Merge(merge::Merge),
     Psf(Box<psf::PsfCommand>),
     Simulate(simulate::Simulate),
 }
@@ -91,6 +98,7 @@ fn note(line: &str) {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Bench(command) => command.run(),
         Command::Calibrate(command) => command.run(),
         Command::Diagnose(command) => command.run(),
         Command::Reconstruct(command) => command.run(),
@@ -101,6 +109,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Train(train) => train.run(),
         Command::Compare(command) => command.run(),
         Command::Instruments(command) => command.run(),
+        Command::Merge(command) => command.run(),
         Command::Psf(command) => command.run(),
         Command::Simulate(command) => command.run(),
     }

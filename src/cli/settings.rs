@@ -1,6 +1,6 @@
 //! The settings of a run from the command line, as the commands share them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -20,8 +20,6 @@ use crate::{
 /// What a run is made with.
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
-    /// Data file, or a run file (YAML) that names one
-    pub(super) input: PathBuf,
     /// Instrument by name or file; its settings go below the run file's
     #[arg(long)]
     instrument: Option<String>,
@@ -58,21 +56,22 @@ pub(super) struct RunArguments {
 }
 
 impl RunArguments {
-    /// Defaults < instrument < run file < environment < `--set` < flags.
+    /// Settings for a data file, or for a run file (YAML) that names one: defaults < instrument < run file < environment <
+    /// `--set` < flags.
     ///
     /// # Errors
     /// Files that cannot be read, or settings that are no settings.
-    pub(super) fn layers(&self) -> Result<Layers> {
-        let run_file = is_yaml(&self.input).then(|| config::read_yaml(&self.input)).transpose()?;
-        let mut layers = Layers::defaults(&self.defaults(run_file.as_ref())?)?;
+    pub(super) fn layers(&self, input: &Path) -> Result<Layers> {
+        let run_file = is_yaml(input).then(|| config::read_yaml(input)).transpose()?;
+        let mut layers = Layers::defaults(&defaults(input, run_file.as_ref())?)?;
         let named = run_file.as_ref().and_then(|run| run.get("instrument")).and_then(Value::as_str);
         if let Some(name) = self.instrument.as_deref().or(named) {
             layers.merge(settings_of(name)?, name);
         }
         if let Some(run) = run_file {
-            layers.merge(run, &self.input.display().to_string());
+            layers.merge(run, &input.display().to_string());
         } else {
-            layers.merge(json!({ "data": self.input }), "command line");
+            layers.merge(json!({ "data": input }), "command line");
         }
         layers.merge_environment(std::env::vars())?;
         // The choice of a solver comes before the settings of it.
@@ -87,16 +86,6 @@ impl RunArguments {
         }
         layers.merge(self.flags(), "flag");
         Ok(layers)
-    }
-
-    /// The settings that suit the kind of data.
-    fn defaults(&self, run_file: Option<&Value>) -> Result<Settings> {
-        let named = run_file.and_then(|run| run.get("data")).and_then(Value::as_str).map(Path::new);
-        let data = if run_file.is_some() { named } else { Some(self.input.as_path()) };
-        Ok(match data.map(recognise).transpose()?.flatten() {
-            Some(_) => Settings::for_stacks(),
-            None => Settings::default(),
-        })
     }
 
     fn flags(&self) -> Value {
@@ -119,6 +108,16 @@ impl RunArguments {
         put("stack", (!self.voxel.is_empty()).then(|| json!({ "voxel": self.voxel })));
         Value::Object(flags)
     }
+}
+
+/// The settings that suit the kind of data.
+fn defaults(input: &Path, run_file: Option<&Value>) -> Result<Settings> {
+    let named = run_file.and_then(|run| run.get("data")).and_then(Value::as_str).map(Path::new);
+    let data = if run_file.is_some() { named } else { Some(input) };
+    Ok(match data.map(recognise).transpose()?.flatten() {
+        Some(_) => Settings::for_stacks(),
+        None => Settings::default(),
+    })
 }
 
 /// Settings that suit an instrument, in the layout of a run file.

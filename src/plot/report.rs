@@ -169,6 +169,9 @@ pub(super) fn provenance(manifest: &Manifest) -> String {
     rows.push(["Prior".to_string(), manifest.prior.clone() + &weights.unwrap_or_default()]);
     rows.push(["Settings".to_string(), format!("SHA-256 {}", manifest.config_sha256)]);
     rows.push(["Device".to_string(), format!("{}, {} threads", manifest.device, manifest.threads)]);
+    for run in &manifest.merged {
+        rows.push([format!("Merged run {}", run.directory), format!("seed {}", run.seed)]);
+    }
     for timing in &manifest.timings {
         rows.push([format!("Time for {}", timing.part), format!("{:.1} s", timing.seconds)]);
     }
@@ -233,6 +236,9 @@ mod tests {
             threads: 2,
             assumptions: vec!["flux 0.6 Jy".into()],
             timings: Vec::new(),
+            network_passes: 0,
+            peak_memory_mb: None,
+            merged: Vec::new(),
         };
         let diagnostics = json!({
             "samples": 64, "chains": 32, "rhat_max": 1.02, "ess_bulk_min": 410.0,

@@ -36,8 +36,8 @@ pub struct Diagnostics {
     pub samples: usize,
     /// Number of chains that drew them.
     pub chains: usize,
-    /// Largest R-hat over the functionals of [`functionals`] and the log likelihood, between chains, and between the
-    /// draws that all chains made at the same time: restarts make chains alike, but not the times.
+    /// Largest R-hat over the functionals of [`functionals`] and the log likelihood, between chains, between the draws
+    /// that all chains made at the same time (restarts make chains alike, but not the times), and between joined runs.
     pub rhat_max: Option<f64>,
     /// Smallest effective sample size over the same functionals, centre of the distribution.
     pub ess_bulk_min: Option<f64>,
@@ -105,7 +105,9 @@ impl Diagnostics {
         let (mut rhat_max, mut ess_bulk_min, mut ess_tail_min) = (None::<f64>, None::<f64>, None::<f64>);
         for values in &checked {
             let by_chain = draws.by_chain(values);
-            let rhat = chains::rhat(&by_chain).max(chains::rhat_of_groups(&draws.by_time(values)));
+            let rhat = chains::rhat(&by_chain)
+                .max(chains::rhat_of_groups(&draws.by_time(values)))
+                .max(chains::rhat_of_groups(&draws.by_run(values)));
             let ess = chains::ess_bulk(&by_chain);
             if rhat.is_finite() && ess.is_finite() {
                 rhat_max = Some(rhat_max.map_or(rhat, |largest| largest.max(rhat)));

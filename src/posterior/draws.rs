@@ -1,8 +1,10 @@
-//! Draws of several chains, which need not be equally many.
+//! Draws of several chains, which need not be equally many, and of several runs.
+
+use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use crate::{Error, Result, posterior::solver::TensorMap};
+use crate::{Error, Result, io::atomic, posterior::solver::TensorMap};
 
 /// Posterior draws, ordered by chain and within a chain by time.
 #[derive(Debug, Clone)]
@@ -13,15 +15,20 @@ pub struct Draws {
     pub chain: Vec<usize>,
     /// When each was made: draws of different chains that are made together share a time.
     pub time: Vec<usize>,
+    /// Run of each draw, where several runs were joined.
+    pub run: Vec<usize>,
 }
 
-/// Names of a checkpoint's images and of their chains and times.
+/// Names of a checkpoint's images and of their chains, times and runs.
 const NAMES: [&str; 2] = ["draws", "drawn"];
+/// Under which name a file holds the draws of joined runs.
+const JOINED: &str = "joined";
 
 impl Draws {
     /// One draw `[K, Z, Y, X]` of each of the chains, made at `time`.
     pub fn together(images: Tensor, chains: &[usize], time: usize) -> Self {
-        Self { images, chain: chains.to_vec(), time: vec![time; chains.len()] }
+        let all = |value| vec![value; chains.len()];
+        Self { images, chain: chains.to_vec(), time: all(time), run: all(0) }
     }
 
     /// All of several sets of draws.
@@ -36,14 +43,36 @@ impl Draws {
             ));
         }
         let images: Vec<&Tensor> = sets.iter().map(|set| &set.images).collect();
+        let labels = |of: fn(&Self) -> &Vec<usize>| sets.iter().flat_map(of).copied().collect();
         let joint = Self {
             images: Tensor::cat(&images, 0)?,
-            chain: sets.iter().flat_map(|set| set.chain.iter().copied()).collect(),
-            time: sets.iter().flat_map(|set| set.time.iter().copied()).collect(),
+            chain: labels(|set| &set.chain),
+            time: labels(|set| &set.time),
+            run: labels(|set| &set.run),
         };
         let mut order: Vec<usize> = (0..joint.len()).collect();
         order.sort_by_key(|&i| (joint.chain[i], joint.time[i]));
         joint.select(&order)
+    }
+
+    /// The draws of independent runs of one problem: no chain and no time of one run is that of another.
+    ///
+    /// # Errors
+    /// There are none, or images of different shapes.
+    pub fn of_runs(mut runs: Vec<Self>) -> Result<Self> {
+        let mut next = [0; 3];
+        for draws in &mut runs {
+            for (labels, next) in
+                [&mut draws.chain, &mut draws.time, &mut draws.run].into_iter().zip(&mut next)
+            {
+                let first = *next;
+                for label in labels {
+                    *label += first;
+                    *next = (*next).max(*label + 1);
+                }
+            }
+        }
+        Self::all(&runs)
     }
 
     /// Number of draws.
@@ -81,16 +110,42 @@ impl Draws {
         grouped(&self.time, values)
     }
 
+    /// `values` `[S]` run by run.
+    pub fn by_run<T: Copy>(&self, values: &[T]) -> Vec<Vec<T>> {
+        grouped(&self.run, values)
+    }
+
+    /// Writes the draws to a file of their own.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn write(&self, file: &Path) -> Result<()> {
+        let mut state = TensorMap::new();
+        self.save(JOINED, &mut state)?;
+        atomic::replace(file, |temporary| Ok(candle_core::safetensors::save(&state, temporary)?))
+    }
+
+    /// Reads what [`Draws::write`] wrote.
+    ///
+    /// # Errors
+    /// Not such a file.
+    pub fn read(file: &Path, device: &Device) -> Result<Self> {
+        let foreign = || Error::format(file, "draws", "not the draws of merged runs; merge them again");
+        let mut state = candle_core::safetensors::load(file, device).map_err(|_| foreign())?;
+        Self::load(JOINED, &mut state)?.ok_or_else(foreign)
+    }
+
     /// For a checkpoint of the solver `solver`.
     ///
     /// # Errors
     /// Those of the tensor library.
     pub(crate) fn save(&self, solver: &str, state: &mut TensorMap) -> Result<()> {
-        let drawn: Vec<i64> = self.chain.iter().chain(&self.time).map(|&v| v as i64).collect();
+        let labels = self.chain.iter().chain(&self.time).chain(&self.run);
+        let drawn: Vec<i64> = labels.map(|&v| v as i64).collect();
         state.insert(format!("{solver}.{}", NAMES[0]), self.images.clone());
         state.insert(
             format!("{solver}.{}", NAMES[1]),
-            Tensor::from_vec(drawn, (2, self.len()), &Device::Cpu)?,
+            Tensor::from_vec(drawn, (3, self.len()), &Device::Cpu)?,
         );
         Ok(())
     }
@@ -104,10 +159,10 @@ impl Draws {
         let (Some(images), Some(drawn)) = (images, drawn) else { return Ok(None) };
         let drawn = drawn.to_vec2::<i64>()?;
         let row = |i: usize| drawn[i].iter().map(|v| v.unsigned_abs() as usize).collect::<Vec<_>>();
-        if drawn.len() != 2 || drawn[0].len() != images.dim(0)? {
+        if drawn.len() != 3 || drawn[0].len() != images.dim(0)? {
             return Err(Error::config("checkpoint", "its draws are damaged; start again without --resume"));
         }
-        Ok(Some(Self { images, chain: row(0), time: row(1) }))
+        Ok(Some(Self { images, chain: row(0), time: row(1), run: row(2) }))
     }
 
     fn select(&self, index: &[usize]) -> Result<Self> {
@@ -117,6 +172,7 @@ impl Draws {
             images: self.images.index_select(&rows, 0)?,
             chain: index.iter().map(|&i| self.chain[i]).collect(),
             time: index.iter().map(|&i| self.time[i]).collect(),
+            run: index.iter().map(|&i| self.run[i]).collect(),
         })
     }
 }
@@ -163,6 +219,23 @@ mod tests {
         let half = example().thinned(4).unwrap();
         assert_eq!((half.chain, half.time), (vec![0, 1, 2, 2], vec![9, 5, 5, 13]));
         assert_eq!(example().thinned(100).unwrap().len(), 8);
+    }
+
+    #[test]
+    fn runs_that_are_joined_share_neither_chains_nor_times() {
+        let joint = Draws::of_runs(vec![example(), example()]).unwrap();
+        assert_eq!((joint.chains(), joint.len()), (6, 16));
+        assert_eq!(joint.chain[8..], [3, 3, 3, 4, 4, 5, 5, 5]);
+        assert_eq!(joint.time[8..], [19, 23, 27, 19, 27, 19, 23, 27]);
+        let values: Vec<f64> = joint.images.flatten_all().unwrap().to_vec1().unwrap();
+        assert_eq!(joint.by_run(&values)[0], joint.by_run(&values)[1]);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("draws.safetensors");
+        joint.write(&file).unwrap();
+        let back = Draws::read(&file, &Device::Cpu).unwrap();
+        assert_eq!((back.chain, back.time, back.run), (joint.chain, joint.time, joint.run));
+        std::fs::write(&file, b"rubbish").unwrap();
+        assert!(Draws::read(&file, &Device::Cpu).is_err());
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct RunSettings {
     pub resume: bool,
     /// Device to which a checkpoint is read.
     pub device: Device,
+    /// Whether this process writes metrics and checkpoints: of those that share a run, only one does.
+    pub records: bool,
 }
 
 /// Who watches a run.
@@ -69,7 +71,7 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let first = if settings.resume { restore(solver, &settings.checkpoint, &settings.device)? } else { 0 };
-    let mut metrics = Metrics::open(&settings.metrics, first)?;
+    let mut metrics = settings.records.then(|| Metrics::open(&settings.metrics, first)).transpose()?;
     let total = solver.steps();
     let is_done = |solver: &dyn Solver, finished| {
         finished == total || solver.finished_draws() >= settings.enough.max(1)
@@ -77,13 +79,17 @@ pub fn run(
     let mut index = first;
     while !is_done(solver, index) {
         let step = solver.step(problem, prior, &mut rng.stream("step", index as u64))?;
-        metrics.append(index, &step)?;
+        if let Some(metrics) = &mut metrics {
+            metrics.append(index, &step)?;
+        }
         index += 1;
         observer.on_step(index, total, &step);
         let done = is_done(solver, index);
         let stopped = stop.load(Ordering::Relaxed) && !done;
         if stopped || done || index % settings.checkpoint_every.max(1) == 0 {
-            save(solver, index, &settings.checkpoint)?;
+            if settings.records {
+                save(solver, index, &settings.checkpoint)?;
+            }
             observer.on_checkpoint(index);
         }
         if stopped {

@@ -2,7 +2,12 @@
 
 use candle_core::Tensor;
 
-use crate::{Result, compute::Compute, prior::Denoiser, rng::Rng};
+use crate::{
+    Result,
+    compute::Compute,
+    prior::{Denoiser, reverse::denoised},
+    rng::Rng,
+};
 
 /// Curvature of the noise schedule (Karras et al. 2022, eq. 5).
 const RHO: f64 = 7.0;
@@ -53,8 +58,7 @@ fn noise_levels((smallest, largest): (f64, f64), steps: usize) -> Vec<f64> {
 
 fn heun_step(prior: &dyn Denoiser, image: &Tensor, from: f64, to: f64) -> Result<Tensor> {
     let slope = |image: &Tensor, level: f64| -> Result<Tensor> {
-        let levels = Tensor::full(level, image.dim(0)?, image.device())?.to_dtype(image.dtype())?;
-        Ok(((image - prior.denoise(image, &levels)?)? / level)?)
+        Ok(((image - denoised(prior, image, level)?)? / level)?)
     };
     let first = slope(image, from)?;
     let euler = (image + (&first * (to - from))?)?;

@@ -1,6 +1,7 @@
 //! Priors: what images look like, known through a denoiser.
 
 pub mod card;
+pub mod counted;
 pub mod draw;
 pub mod gaussian;
 pub mod images;

@@ -145,6 +145,7 @@ impl SetUp {
             enough: enough(&run.settings),
             resume: false,
             device: run.compute.device.clone(),
+            records: true,
         };
         let outcome = run::run(solver.as_mut(), problem, prior, rng, &kept, stop, &mut ());
         for file in [checkpoint, metrics] {

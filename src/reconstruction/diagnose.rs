@@ -15,7 +15,7 @@ use crate::{
     io::{cube::Cube, cube_hdf5},
     manifest::{self, Manifest},
     plot::{Figure, Traces, report},
-    posterior::{diagnostics::Diagnostics, run, truth},
+    posterior::{diagnostics::Diagnostics, truth},
 };
 
 /// Recomputes all checks of the run in `root`; `truth` is an image that was simulated from, `calibration` the directory of a
@@ -31,9 +31,8 @@ pub fn diagnose(root: &Path, truth: Option<&Path>, calibration: Option<&Path>) -
     let (directory, settings) = Directory::read(root)?;
     let mut run = Reconstruction::prepare(settings)?;
     let cube = cube_hdf5::read(&directory.file("posterior.h5"))?;
-    run::restore(run.solver.as_mut(), &directory.checkpoint(), &run.compute.device)?;
     let traces = Traces::read(&directory.metrics())?;
-    let draws = draws(&run)?;
+    let draws = draws(&mut run, &directory)?.thinned(run.settings.samples)?;
     let mut diagnostics = checks(&run, &draws, &traces)?;
     let drawn = Drawn { cube: &cube, draws: &draws, problem: &run.problem, traces: &traces };
     take(&mut diagnostics, run.subject.findings(&drawn, false)?);
@@ -80,8 +79,8 @@ pub fn draw(root: &Path) -> Result<Vec<Figure>> {
     let made: Manifest = manifest::read_json(&directory.file("manifest.json"))?;
     let traces = Traces { rhat: diagnostics.rhat_max, ..Traces::read(&directory.metrics())? };
     let mut run = Reconstruction::prepare(settings)?;
-    run::restore(run.solver.as_mut(), &directory.checkpoint(), &run.compute.device)?;
-    let drawn = Drawn { cube: &cube, draws: &draws(&run)?, problem: &run.problem, traces: &traces };
+    let draws = draws(&mut run, &directory)?.thinned(run.settings.samples)?;
+    let drawn = Drawn { cube: &cube, draws: &draws, problem: &run.problem, traces: &traces };
     let figures = run.subject.findings(&drawn, true)?.figures;
     report::write(&diagnostics, &made, &figures, &directory.file("report.html"))?;
     Ok(figures)

@@ -1,10 +1,15 @@
 //! The run directory: names of its files, and who may write into it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Settings;
 use crate::{Error, Result, config, io::atomic, manifest};
+
+const CHECKPOINT: &str = "checkpoint.safetensors";
+const DRAWS: &str = "draws.safetensors";
+const MANIFEST: &str = "manifest.json";
 
 /// A run directory.
 #[derive(Debug, Clone)]
@@ -30,8 +35,23 @@ impl Directory {
                 return Err(Error::format(&file, "resume", problem));
             }
         } else {
+            // What is left of an earlier run must not be taken for a part of this one.
+            for stale in [CHECKPOINT, DRAWS, MANIFEST].map(|name| root.join(name)) {
+                if stale.exists() {
+                    fs::remove_file(&stale).map_err(|e| Error::io(&stale, e))?;
+                }
+            }
             atomic::replace_bytes(&file, yaml.as_bytes())?;
         }
+        Ok(Self { root: root.to_path_buf(), config_sha256: manifest::sha256(yaml.as_bytes()) })
+    }
+
+    /// The directory that another process opens, which is not touched.
+    ///
+    /// # Errors
+    /// Settings that YAML cannot hold.
+    pub fn of_another(root: &Path, settings: &Settings) -> Result<Self> {
+        let yaml = config::to_yaml(settings)?;
         Ok(Self { root: root.to_path_buf(), config_sha256: manifest::sha256(yaml.as_bytes()) })
     }
 
@@ -47,9 +67,45 @@ impl Directory {
         Ok((Self { root: root.to_path_buf(), config_sha256: manifest::sha256(yaml.as_bytes()) }, settings))
     }
 
+    /// The run directories that one data file gave: the root itself, with an empty name, or those of the channels and
+    /// times of a stack below it.
+    ///
+    /// # Errors
+    /// There is no run.
+    pub fn runs(root: &Path) -> Result<BTreeSet<PathBuf>> {
+        if Self::is_used(root) {
+            return Ok([PathBuf::new()].into());
+        }
+        let failed = |e| Error::io(root, e);
+        let entries =
+            fs::read_dir(root).map_err(failed)?.collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
+        let runs = entries.iter().filter(|entry| Self::is_used(&entry.path()));
+        let runs: BTreeSet<PathBuf> = runs.map(|entry| entry.file_name().into()).collect();
+        if runs.is_empty() {
+            let problem = "missing; name a directory that `reconstruct` wrote";
+            return Err(Error::format(root, "config.yaml", problem));
+        }
+        Ok(runs)
+    }
+
+    /// The run directory of the given name, as [`Directory::runs`] lists them.
+    pub fn below(root: &Path, name: &Path) -> PathBuf {
+        if name.as_os_str().is_empty() { root.to_path_buf() } else { root.join(name) }
+    }
+
     /// True if a run has written there.
     pub fn is_used(root: &Path) -> bool {
         root.join("config.yaml").exists()
+    }
+
+    /// True if a run was interrupted there after its first checkpoint, or finished.
+    pub fn is_resumable(root: &Path) -> bool {
+        Self::is_used(root) && root.join(CHECKPOINT).exists()
+    }
+
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// A file of the directory.
@@ -59,7 +115,17 @@ impl Directory {
 
     /// The solver's state.
     pub fn checkpoint(&self) -> PathBuf {
-        self.file("checkpoint.safetensors")
+        self.file(CHECKPOINT)
+    }
+
+    /// The draws of merged runs, which have no solver's state.
+    pub fn draws(&self) -> PathBuf {
+        self.file(DRAWS)
+    }
+
+    /// Versions, hashes and timings; a run without it is not finished.
+    pub fn manifest(&self) -> PathBuf {
+        self.file(MANIFEST)
     }
 
     /// All checks.

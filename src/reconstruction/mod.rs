@@ -4,28 +4,33 @@ mod calibrate;
 mod diagnose;
 mod directory;
 mod log;
+mod merge;
 mod outcome;
+mod processes;
 mod settings;
 mod sky;
 pub mod stack;
 mod subject;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, atomic::AtomicBool};
 
 pub use calibrate::Campaign;
 pub use diagnose::{diagnose, draw};
 pub use directory::Directory;
+pub use merge::merge;
 pub use outcome::{Outcome, summary};
 pub use settings::Settings;
 pub use stack::StackSettings;
 pub use subject::{Drawn, Findings, Subject};
 
 use log::Log;
+use processes::InStep;
 
 use crate::{
     Result,
     compute::Compute,
+    ensemble::{self, Ensemble},
     instrument::Problem,
     io::stack::{file_of, recognise},
     manifest::{self, Input, Stopwatch},
@@ -36,6 +41,7 @@ use crate::{
     prior::{
         Denoiser,
         card::{Card, Prior},
+        counted::Counted,
     },
     rng::Rng,
 };
@@ -60,9 +66,13 @@ pub struct Reconstruction {
     pub prior: Box<dyn Denoiser>,
     /// Defaults that the user did not choose, in words.
     pub assumptions: Vec<String>,
+    /// The processes that share this run, if there are several.
+    pub ensemble: Option<Arc<dyn Ensemble>>,
     input: Input,
     compute: Compute,
     solver: Box<dyn Solver>,
+    /// Images that passed through the prior's network so far.
+    network_passes: u64,
 }
 
 /// What the kind of data decides.
@@ -118,7 +128,19 @@ impl Reconstruction {
         let rng = Rng::new(settings.seed);
         let solver = settings.solver.build(&problem, prior.as_ref(), &rng, &compute)?;
         let card = found.card;
-        Ok(Self { settings, subject, problem, card, prior, assumptions, input, compute, solver })
+        Ok(Self {
+            settings,
+            subject,
+            problem,
+            card,
+            prior,
+            assumptions,
+            ensemble: None,
+            input,
+            compute,
+            solver,
+            network_passes: 0,
+        })
     }
 
     /// What a run would do, for `--dry-run`.
@@ -148,18 +170,44 @@ impl Reconstruction {
     ) -> Result<Outcome> {
         let directory = Directory::open(directory, &self.settings, resume)?;
         let mut watch = Stopwatch::start();
-        let run = RunSettings {
+        let mut log = Log::open(&directory.file("log.txt"), resume, &self.assumptions, observer)?;
+        self.sample(&directory, resume, stop, &mut log)?;
+        watch.lap("sampling");
+        Outcome::write(&self, &self.solver.draws()?, Vec::new(), &directory, watch)
+    }
+
+    /// Takes part in a run that the first process of the ensemble does by [`Reconstruction::run`].
+    ///
+    /// # Errors
+    /// As of [`Reconstruction::run`].
+    pub fn take_part(mut self, directory: &Path, resume: bool, stop: &AtomicBool) -> Result<()> {
+        let directory = Directory::of_another(directory, &self.settings)?;
+        self.sample(&directory, resume, stop, &mut ())
+    }
+
+    fn sample(
+        &mut self,
+        directory: &Directory,
+        resume: bool,
+        asked: &AtomicBool,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let settings = RunSettings {
             checkpoint: directory.checkpoint(),
             metrics: directory.metrics(),
             checkpoint_every: CHECKPOINT_EVERY,
             enough: enough(&self.settings),
             resume,
             device: self.compute.device.clone(),
+            records: self.ensemble.as_ref().is_none_or(|ensemble| ensemble.rank() == 0),
         };
-        let rng = Rng::new(self.settings.seed);
-        let mut log = Log::open(&directory.file("log.txt"), resume, &self.assumptions, observer)?;
-        run::run(self.solver.as_mut(), &self.problem, self.prior.as_ref(), &rng, &run, stop, &mut log)?;
-        watch.lap("sampling");
-        Outcome::write(&self, &directory, watch)
+        let (rng, stop) = (Rng::new(self.settings.seed), AtomicBool::new(false));
+        let mut in_step = InStep::new(self.ensemble.clone(), asked, &stop, observer);
+        let (solver, prior) = (self.solver.as_mut(), Counted::new(self.prior.as_ref()));
+        let done = ensemble::with(self.ensemble.clone(), || {
+            run::run(solver, &self.problem, &prior, &rng, &settings, &stop, &mut in_step)
+        });
+        self.network_passes = prior.passes();
+        in_step.verdict().and(done)
     }
 }

@@ -11,9 +11,10 @@ use crate::{
         cube::{Cube, Provenance},
         cube_hdf5,
     },
-    manifest::{self, Manifest, Stopwatch},
+    manifest::{self, Manifest, Merged, Stopwatch},
+    memory,
     plot::{self, Figure, Format, Traces, report, verdict::verdict},
-    posterior::{Draws, diagnostics::Diagnostics, out_of_distribution::OutOfDistribution},
+    posterior::{Draws, diagnostics::Diagnostics, out_of_distribution::OutOfDistribution, run::restore},
     rng::Rng,
 };
 
@@ -29,9 +30,15 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Writes everything but checkpoint and metrics, which the run loop wrote.
-    pub(super) fn write(run: &Reconstruction, directory: &Directory, mut watch: Stopwatch) -> Result<Self> {
-        let draws = draws(run)?;
+    /// Writes everything but metrics and what `draws`, network unit, are kept in, which is there already.
+    pub(super) fn write(
+        run: &Reconstruction,
+        draws: &Draws,
+        merged: Vec<Merged>,
+        directory: &Directory,
+        mut watch: Stopwatch,
+    ) -> Result<Self> {
+        let draws = draws.thinned(run.settings.samples)?;
         let cube = cube(run, &draws, directory)?;
         run.subject.write(&cube, directory)?;
         cube_hdf5::write(&cube, &directory.file("posterior.h5"))?;
@@ -44,8 +51,14 @@ impl Outcome {
         manifest::write_json(&diagnostics, &directory.diagnostics())?;
         plot::save(&figures, &directory.file("figures"), &[Format::Png, Format::Svg, Format::Pdf])?;
         watch.lap("figures");
-        let manifest = Manifest { timings: watch.timings(), ..manifest(run, directory) };
-        manifest.write(&directory.file("manifest.json"))?;
+        let manifest = Manifest {
+            timings: watch.timings(),
+            network_passes: run.network_passes,
+            peak_memory_mb: memory::peak().map(|bytes| bytes as f64 / 1e6),
+            merged,
+            ..manifest(run, directory)
+        };
+        manifest.write(&directory.manifest())?;
         let report = directory.file("report.html");
         report::write(&diagnostics, &manifest, &figures, &report)?;
         let fewer = fewer(draws.len(), run.settings.samples);
@@ -78,9 +91,13 @@ pub(super) fn take(diagnostics: &mut Diagnostics, findings: Findings) -> Vec<Fig
     findings.figures
 }
 
-/// The draws of a finished run that it shows, network unit.
-pub(super) fn draws(run: &Reconstruction) -> Result<Draws> {
-    run.solver.draws()?.thinned(run.settings.samples)
+/// All draws, network unit, of the finished run in `directory`, or of those that were merged there.
+pub(super) fn draws(run: &mut Reconstruction, directory: &Directory) -> Result<Draws> {
+    if directory.draws().is_file() {
+        return Draws::read(&directory.draws(), &run.compute.device);
+    }
+    restore(run.solver.as_mut(), &directory.checkpoint(), &run.compute.device)?;
+    run.solver.draws()
 }
 
 /// A line for the user who asked for more samples than there are.
@@ -117,7 +134,7 @@ pub(super) fn shown(run: &Reconstruction, images: &Tensor) -> Result<(Array4<f32
     Ok(run.subject.shown(samples))
 }
 
-/// What it takes to repeat the run, without the time it took.
+/// What it takes to repeat the run, without what it cost.
 pub(super) fn manifest(run: &Reconstruction, directory: &Directory) -> Manifest {
     Manifest {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -130,6 +147,9 @@ pub(super) fn manifest(run: &Reconstruction, directory: &Directory) -> Manifest 
         threads: rayon::current_num_threads(),
         assumptions: run.assumptions.clone(),
         timings: Vec::new(),
+        network_passes: 0,
+        peak_memory_mb: None,
+        merged: Vec::new(),
     }
 }
 

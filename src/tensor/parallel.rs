@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use crate::Result;
+use crate::{Result, ensemble};
 
 /// Runs `work` on each chunk of `length` elements (the last may be shorter) with the chunk's number.
 pub(crate) fn each_chunk<T: Send>(data: &mut [T], length: usize, work: impl Fn(usize, &mut [T]) + Sync) {
@@ -17,11 +17,19 @@ pub(crate) fn each_chunk<T: Send>(data: &mut [T], length: usize, work: impl Fn(u
 }
 
 /// What `work` makes of a batch `[B, ..]`, each result again `[B, ..]`; on a CPU of parts of at most `numbers` numbers
-/// (but at least one element), on all threads.
+/// (but at least one element), on all threads of all processes.
 ///
 /// # Errors
 /// Those of `work`.
 pub(crate) fn by_parts<const N: usize>(
+    batch: &Tensor,
+    numbers: usize,
+    work: impl Fn(&Tensor) -> Result<[Tensor; N]> + Sync,
+) -> Result<[Tensor; N]> {
+    ensemble::by_processes(batch, |own| by_threads(own, numbers, &work))
+}
+
+fn by_threads<const N: usize>(
     batch: &Tensor,
     numbers: usize,
     work: impl Fn(&Tensor) -> Result<[Tensor; N]> + Sync,

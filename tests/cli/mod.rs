@@ -2,6 +2,7 @@
 
 mod calibrate;
 mod inspect;
+mod merge;
 mod plot;
 mod psf;
 mod reconstruct;

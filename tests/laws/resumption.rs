@@ -56,6 +56,7 @@ fn go(
         enough,
         resume,
         device: Device::Cpu,
+        records: true,
     };
     let stop = AtomicBool::new(false);
     let mut observer = StopAfter { after, stop: &stop };

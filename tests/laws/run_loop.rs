@@ -101,6 +101,7 @@ fn walk(walk: &mut Walk, folder: &Path, resume: bool, stop_after: usize) -> Resu
         enough: usize::MAX,
         resume,
         device: Device::Cpu,
+        records: true,
     };
     let problem = linear_problem(&[vec![1.0, 0.0]], &[0.0], 1.0, &Compute::cpu());
     let stop = AtomicBool::new(false);

@@ -9,6 +9,7 @@ use candle_core::{DType, Tensor, Var, backprop::GradStore};
 use crate::{
     Error, Result,
     compute::Compute,
+    ensemble,
     prior::{Denoiser, Trainable, draw::batch_size},
     rng::Rng,
 };
@@ -171,18 +172,18 @@ pub fn matching(
     for _ in 0..count {
         let drawn = levels.draw(total, rng);
         let mut parts = Vec::new();
-        for (start, length) in batches(particles)? {
-            let images = particles.narrow(0, start, length)?;
-            let batch = Diffused::pairs(&images, &drawn[start..start + length], rng)?;
-            parts.push(sum.compare(&batch, prior, auxiliary, 2 * total * count)?);
-        }
-        gradient = (gradient + (Tensor::cat(&parts, 0)? / count as f64)?)?;
+        each_batch(particles, &drawn, rng, |batch| {
+            parts.push(sum.compare(batch, prior, auxiliary, 2 * total * count)?);
+            Ok(())
+        })?;
+        gradient = (gradient + (ensemble::gather(&Tensor::cat(&parts, 0)?)? / count as f64)?)?;
     }
+    let (bound, auxiliary_loss, weights) = sum.of_all_processes(auxiliary)?;
     Ok(Matching {
-        bound: sum.bound / (2 * total * count) as f64,
+        bound: bound / (2 * total * count) as f64,
         gradient: gradient.detach(),
-        auxiliary_loss: sum.auxiliary_loss,
-        auxiliary: sum.auxiliary.ok_or_else(|| Error::config("particles", "0 particles"))?,
+        auxiliary_loss,
+        auxiliary: weights,
     })
 }
 
@@ -199,18 +200,40 @@ pub fn auxiliary_loss(
     let total = particles.dim(0)?;
     let drawn = levels.draw(total, rng);
     let mut sum = Sum::default();
-    for (start, length) in batches(particles)? {
-        let images = particles.narrow(0, start, length)?;
-        let batch = Diffused::pairs(&images, &drawn[start..start + length], rng)?;
-        sum.train(&batch, auxiliary, 2 * total)?;
-    }
-    Ok((sum.auxiliary_loss, sum.auxiliary.ok_or_else(|| Error::config("particles", "0 particles"))?))
+    each_batch(particles, &drawn, rng, |batch| sum.train(batch, auxiliary, 2 * total).map(|_| ()))?;
+    let (_, loss, weights) = sum.of_all_processes(auxiliary)?;
+    Ok((loss, weights))
 }
 
-/// First particle and number of particles of each batch; a particle is evaluated twice.
+/// Diffuses `particles` batch by batch to the levels `drawn`, and gives this process's share of the batches to `work`.
+/// The noise is drawn for all of them, so that it does not depend on the number of processes.
+fn each_batch(
+    particles: &Tensor,
+    drawn: &[(f64, f64)],
+    rng: &mut Rng,
+    mut work: impl FnMut(&Diffused) -> Result<()>,
+) -> Result<()> {
+    let batches = batches(particles)?;
+    let own = ensemble::share(batches.len());
+    for (index, (start, length)) in batches.into_iter().enumerate() {
+        let images = particles.narrow(0, start, length)?;
+        let batch = Diffused::pairs(&images, &drawn[start..start + length], rng)?;
+        if own.contains(&index) {
+            work(&batch)?;
+        }
+    }
+    Ok(())
+}
+
+/// First particle and number of particles of each batch, of which there is at least one for every process; a particle
+/// is evaluated twice.
 fn batches(particles: &Tensor) -> Result<Vec<(usize, usize)>> {
     let (total, z, y, x) = particles.dims4()?;
-    let size = (batch_size([z, y, x]) / 2).max(1);
+    let size = (batch_size([z, y, x]) / 2).max(1).min(total / ensemble::size());
+    if size == 0 {
+        let problem = format!("{total} particles for {} processes; use as many or more", ensemble::size());
+        return Err(Error::config("solver.matching.particles", problem));
+    }
     Ok((0..total).step_by(size).map(|start| (start, size.min(total - start))).collect())
 }
 
@@ -223,6 +246,15 @@ struct Sum {
 }
 
 impl Sum {
+    /// Bound, loss and gradient summed over all processes.
+    fn of_all_processes(self, auxiliary: &dyn Trainable) -> Result<(f64, f64, GradStore)> {
+        let mut weights = self.auxiliary.ok_or_else(|| Error::config("particles", "0 particles"))?;
+        let mut sums = [self.bound, self.auxiliary_loss];
+        ensemble::sum(&mut sums)?;
+        ensemble::sum_gradients(&mut weights, &auxiliary.variables())?;
+        Ok((sums[0], sums[1], weights))
+    }
+
     /// Adds a batch of pairs; returns the weighted gradient of l, averaged over each pair, `[B / 2, Z, Y, X]`.
     fn compare(
         &mut self,

@@ -1,0 +1,31 @@
+//! `antumbra bench`: measurements of speed and quality, each with the table that it writes.
+
+mod run;
+mod scaling;
+mod series;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::Result;
+
+/// Arguments of `antumbra bench`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Bench {
+    Run(Box<run::Run>),
+    Scaling(scaling::Scaling),
+}
+
+impl Bench {
+    /// Runs the measurement.
+    ///
+    /// # Errors
+    /// Those of the measurement.
+    pub(super) fn run(self) -> Result<ExitCode> {
+        match self {
+            Self::Run(command) => command.run(),
+            Self::Scaling(command) => command.run(),
+        }
+    }
+}
