@@ -42,7 +42,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measurements of speed.
+    /// Measurements of speed and quality.
     #[command(subcommand)]
     Bench(bench::Bench),
     Calibrate(Box<calibrate::Calibrate>),

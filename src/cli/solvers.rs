@@ -25,12 +25,12 @@ impl Solvers {
     pub(super) fn run(self) -> Result<ExitCode> {
         let Self::List { json } = self;
         if json {
-            let list = serde_json::to_string_pretty(catalogue())
+            let list = serde_json::to_string_pretty(&catalogue())
                 .map_err(|error| Error::config("solvers", error.to_string()))?;
             println!("{list}");
         } else {
             for entry in catalogue() {
-                println!("{:<10} {} (needs {})", entry.name, entry.summary, entry.needs.join(", "));
+                println!("{:<16} {} (needs {})", entry.name, entry.summary, entry.needs.join(", "));
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{Likelihood, Position};
+use super::{Likelihood, Measured, Position};
 use crate::{Error, Result, rng::Rng};
 
 /// The density of one data product given what the forward model predicts for one image.
@@ -43,6 +43,11 @@ pub trait Density: Send + Sync + 'static {
 
     /// See [`Likelihood::position`].
     fn position(&self) -> Option<Position> {
+        None
+    }
+
+    /// See [`Likelihood::measured`].
+    fn measured(&self) -> Option<Measured> {
         None
     }
 }
@@ -123,6 +128,10 @@ impl<D: Density> Likelihood for Data<D> {
 
     fn position(&self) -> Option<Position> {
         self.density.position()
+    }
+
+    fn measured(&self) -> Option<Measured> {
+        self.density.measured()
     }
 }
 

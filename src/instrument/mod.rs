@@ -1,17 +1,21 @@
 //! Instruments: how an image becomes data ([`Forward`]) and how probable the measured data are ([`Likelihood`]).
 
 pub mod density;
+pub mod exact;
 pub mod file;
+mod linear;
 pub mod microscope;
 mod position;
 pub mod vlbi;
 
 use candle_core::{D, Tensor};
 
+pub use linear::{Linear, Linearity, Measured, hartley};
 pub use position::Position;
 
 use crate::{
     Result,
+    compute::Compute,
     grid::Grid,
     prior::Scaling,
     rng::Rng,
@@ -28,6 +32,11 @@ pub trait Forward: Send + Sync {
     /// # Errors
     /// An image of another shape.
     fn apply(&self, image: &Tensor) -> Result<Tensor>;
+
+    /// How the prediction depends on the image, for solvers that need a linear instrument.
+    fn linearity(&self) -> Linearity {
+        Linearity::None
+    }
 }
 
 /// The noise model of one data product. `predicted` is what the problem's [`Forward`] returns.
@@ -81,6 +90,11 @@ pub trait Likelihood: Send + Sync {
 
     /// Where the image is put, if that is all this product says.
     fn position(&self) -> Option<Position> {
+        None
+    }
+
+    /// Measured values and noise of each predicted number if the noise is Gaussian, independent and of fixed variance.
+    fn measured(&self) -> Option<Measured> {
         None
     }
 }
@@ -144,6 +158,14 @@ impl Problem {
             Some(position) => position.draw(x, &self.scaling.to_image(x)?, rng),
             None => Ok(x.clone()),
         }
+    }
+
+    /// The data as independent measurements of coordinates of the image, for solvers that need a linear instrument.
+    ///
+    /// # Errors
+    /// The name of what the problem lacks.
+    pub fn linear(&self, compute: &Compute) -> Result<Linear> {
+        Linear::of(self, compute)
     }
 
     /// True if any data product is singular.

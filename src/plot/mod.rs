@@ -2,11 +2,13 @@
 
 mod amplitude;
 mod axes;
+mod beds;
 mod calibration;
 mod calibration_report;
 mod canvas;
 mod closure_phase;
 mod colormap;
+mod convergence;
 mod dirty;
 mod export;
 mod posterior;
@@ -29,10 +31,12 @@ use std::{
 };
 
 pub use amplitude::amplitudes;
+pub use beds::beds;
 pub use calibration::calibration;
 pub use calibration_report::write_calibration;
 pub use closure_phase::closure_phases;
 pub use colormap::Colormap;
+pub use convergence::convergence;
 pub use dirty::dirty;
 pub use export::Format;
 pub use posterior::{moments, samples};

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Result,
+    Error, Result,
     compute::Compute,
     instrument::Problem,
     posterior::{
@@ -12,6 +12,27 @@ use crate::{
         gibbs::{Gibbs, GibbsSettings},
         langevin::{Langevin, LangevinSettings},
         ppm::{Ppm, PpmSettings},
+        rivals::{
+            Given, Rival,
+            afdps::{AfdpsOde, AfdpsSde, FkCorrector},
+            daps::Daps,
+            davi::Davi,
+            ddip::Ddip,
+            ddnm::Ddnm,
+            ddrm::Ddrm,
+            diffpir::Diffpir,
+            dps::Dps,
+            flow::Flow,
+            fps::Fps,
+            mcgdiff::Mcgdiff,
+            moment_matching::MomentMatching,
+            pigdm::Pigdm,
+            pmc::Pmc,
+            red_diff::RedDiff,
+            rlsd::Rlsd,
+            sds::Sds,
+            tds::Tds,
+        },
         sequence::{Continue, PriorDraws, Sequence},
     },
     prior::Denoiser,
@@ -49,7 +70,96 @@ pub enum SolverSettings {
         #[serde(default)]
         sampling: LangevinSettings,
     },
+    /// Diffusion posterior sampling.
+    Dps(Dps),
+    /// Pseudoinverse-guided diffusion.
+    Pigdm(Pigdm),
+    /// Moment-matching posterior sampling.
+    MomentMatching(MomentMatching),
+    /// Denoising diffusion restoration.
+    Ddrm(Ddrm),
+    /// Denoising diffusion null-space sampling.
+    Ddnm(Ddnm),
+    /// Plug-and-play restoration by diffusion.
+    Diffpir(Diffpir),
+    /// Decoupled annealing.
+    Daps(Daps),
+    /// Monte Carlo guided diffusion.
+    Mcgdiff(Mcgdiff),
+    /// Filtering posterior sampling.
+    Fps(Fps),
+    /// Twisted diffusion sampling.
+    Tds(Tds),
+    /// Guided stochastic particles with Feynman-Kac weights.
+    AfdpsSde(AfdpsSde),
+    /// Deterministic particles with Feynman-Kac weights.
+    AfdpsOde(AfdpsOde),
+    /// Unguided particles with Feynman-Kac weights.
+    FkCorrector(FkCorrector),
+    /// Plug-and-play Monte Carlo.
+    Pmc(Pmc),
+    /// RED-diff.
+    RedDiff(RedDiff),
+    /// Score distillation.
+    Sds(Sds),
+    /// Repulsive score distillation.
+    Rlsd(Rlsd),
+    /// Particles by the integral divergence.
+    Davi(Davi),
+    /// A normalising flow.
+    Flow(Flow),
+    /// Adaptation of the prior's weights to the data.
+    Ddip(Ddip),
 }
+
+/// The variants that are rivals of the literature, each with settings that implement [`Rival`].
+macro_rules! rivals {
+    ($($variant:ident),*) => {
+        impl SolverSettings {
+            /// The default settings of all rivals of the literature.
+            pub fn rivals() -> Vec<Self> {
+                vec![$(Self::$variant(Default::default())),*]
+            }
+
+            fn rival(&self) -> Option<&dyn Rival> {
+                match self {
+                    $(Self::$variant(rival) => Some(rival),)*
+                    _ => None,
+                }
+            }
+
+            fn rival_mut(&mut self) -> Option<&mut dyn Rival> {
+                match self {
+                    $(Self::$variant(rival) => Some(rival),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+rivals!(
+    Dps,
+    Pigdm,
+    MomentMatching,
+    Ddrm,
+    Ddnm,
+    Diffpir,
+    Daps,
+    Mcgdiff,
+    Fps,
+    Tds,
+    AfdpsSde,
+    AfdpsOde,
+    FkCorrector,
+    Pmc,
+    RedDiff,
+    Sds,
+    Rlsd,
+    Davi,
+    Flow,
+    Ddip
+);
 
 /// Where chains start that no variational stage precedes: at draws of the prior.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -108,13 +218,23 @@ impl Default for SolverSettings {
 }
 
 impl SolverSettings {
+    /// Name of the solver.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ppm { .. } => "ppm",
+            Self::Gibbs { .. } => "gibbs",
+            Self::Langevin { .. } => "langevin",
+            other => other.rival().map_or("", |rival| rival.entry().name),
+        }
+    }
+
     /// The default settings of the solver `name`, none if there is no such solver.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "ppm" => Some(Self::default()),
             "gibbs" => Some(Self::Gibbs { start: Default::default(), sampling: Default::default() }),
             "langevin" => Some(Self::Langevin { start: Default::default(), sampling: Default::default() }),
-            _ => None,
+            _ => Self::rivals().into_iter().find(|settings| settings.name() == name),
         }
     }
 
@@ -123,6 +243,20 @@ impl SolverSettings {
         match self {
             Self::Ppm { matching, .. } => matching.particles,
             Self::Gibbs { start, .. } | Self::Langevin { start, .. } => start.chains,
+            other => other.clone().rival_mut().map_or(0, |rival| *rival.chains()),
+        }
+    }
+
+    /// Sets the number of chains or particles.
+    pub fn set_chains(&mut self, chains: usize) {
+        match self {
+            Self::Ppm { matching, .. } => matching.particles = chains,
+            Self::Gibbs { start, .. } | Self::Langevin { start, .. } => start.chains = chains,
+            other => {
+                if let Some(rival) = other.rival_mut() {
+                    *rival.chains() = chains;
+                }
+            }
         }
     }
 
@@ -149,10 +283,18 @@ impl SolverSettings {
             Self::Langevin { start, sampling } => {
                 (start.draws(prior, compute)?, langevin(sampling, SAMPLING))
             }
+            other => return other.build_rival(&Given { problem, prior, rng, compute }),
         };
         let [z, y, x] = prior.shape();
         let start = Tensor::zeros((self.chains(), z, y, x), compute.dtype, &compute.device)?;
         Ok(Box::new(Sequence::new(first, start, next)?))
+    }
+
+    fn build_rival(&self, given: &Given) -> Result<Box<dyn Solver>> {
+        match self.rival() {
+            Some(rival) => rival.build(given),
+            None => Err(Error::config("solver.name", "is no solver; see `antumbra solvers list`")),
+        }
     }
 }
 
@@ -200,8 +342,8 @@ pub struct Entry {
 }
 
 /// All solvers, the default first.
-pub fn catalogue() -> &'static [Entry] {
-    &[
+pub fn catalogue() -> Vec<Entry> {
+    let own = [
         Entry {
             name: "ppm",
             summary: "Principled Posterior Matching with particles, then split Gibbs or Langevin correction",
@@ -217,7 +359,9 @@ pub fn catalogue() -> &'static [Entry] {
             summary: "annealed kinetic Langevin dynamics from prior draws: fewest network passes for a draw, any likelihood",
             needs: &["denoiser", "likelihood gradient"],
         },
-    ]
+    ];
+    let rivals = SolverSettings::rivals();
+    own.into_iter().chain(rivals.iter().filter_map(|settings| Some(settings.rival()?.entry()))).collect()
 }
 
 #[cfg(test)]
@@ -230,6 +374,7 @@ mod tests {
             let settings = SolverSettings::named(entry.name).unwrap();
             let yaml = serde_yaml::to_string(&settings).unwrap();
             assert_eq!(serde_yaml::from_str::<SolverSettings>(&yaml).unwrap(), settings, "{yaml}");
+            assert_eq!(settings.name(), entry.name);
         }
     }
 

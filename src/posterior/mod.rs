@@ -1,6 +1,7 @@
 //! The posterior engine: solvers, the one loop that runs them, and the checks of their output.
 
 pub mod alignment;
+pub mod beds;
 mod catalogue;
 pub mod chains;
 pub mod curvature;
@@ -12,7 +13,9 @@ pub mod langevin;
 pub mod modes;
 pub mod out_of_distribution;
 pub mod ppm;
+mod resampling;
 pub mod restart;
+pub mod rivals;
 pub mod run;
 mod sequence;
 pub mod solver;

@@ -33,6 +33,8 @@ pub struct Mixture {
     log_weights: Tensor,
     means: Tensor,
     variances: Tensor,
+    /// All components have the same variances.
+    alike: bool,
 }
 
 impl Mixture {
@@ -63,7 +65,8 @@ impl Mixture {
         let variances = pixels(|c| &c.variances)?;
         let log_weights = components.iter().map(|c| c.weight.ln()).collect();
         let log_weights = compute.tensor(log_weights, &[1, components.len()])?;
-        Ok(Self { components, shape, compute: compute.clone(), log_weights, means, variances })
+        let alike = components.iter().all(|c| c.variances == components[0].variances);
+        Ok(Self { components, shape, compute: compute.clone(), log_weights, means, variances, alike })
     }
 
     /// The components, weights summing to 1.
@@ -78,6 +81,20 @@ impl Mixture {
         let total = self.variances.broadcast_add(&noise_level.sqr()?.reshape(((), 1, 1))?)?;
         let exponent = (((centred.sqr()? / &total)? + (&total * TAU)?.log()?)?.sum(D::Minus1)? * -0.5)?;
         Ok((exponent.broadcast_add(&self.log_weights)?, centred, total))
+    }
+
+    /// D where all components have the same variances: their log probabilities differ by terms linear in the image, so
+    /// that matrix products do.
+    fn denoise_alike(&self, noisy: &Tensor, noise_level: &Tensor) -> Result<Tensor> {
+        let x = noisy.flatten_from(1)?;
+        let (means, variances) = (self.means.squeeze(0)?, self.variances.narrow(1, 0, 1)?.squeeze(1)?);
+        let precision = variances.broadcast_add(&noise_level.sqr()?.unsqueeze(1)?)?.recip()?;
+        let linear = (&x * &precision)?.matmul(&means.t()?)?;
+        let constant = (precision.matmul(&means.sqr()?.t()?)? * 0.5)?;
+        let log_joint = (linear - constant)?.broadcast_add(&self.log_weights)?;
+        let centre = shares(&log_joint)?.matmul(&means)?;
+        let gain = precision.broadcast_mul(&variances)?;
+        Ok((&centre + ((x - &centre)? * gain)?)?.reshape(noisy.dims())?)
     }
 
     /// The exact posterior of y = F x + sigma n for the rows of F: again a mixture, by Bayes' rule for each
@@ -141,10 +158,11 @@ impl Component {
 
 impl Denoiser for Mixture {
     fn denoise(&self, noisy: &Tensor, noise_level: &Tensor) -> Result<Tensor> {
+        if self.alike {
+            return self.denoise_alike(noisy, noise_level);
+        }
         let (log_joint, centred, total) = self.log_joint(noisy, noise_level)?;
-        let largest = log_joint.max_keepdim(1)?.detach();
-        let probability = log_joint.broadcast_sub(&largest)?.exp()?;
-        let probability = probability.broadcast_div(&probability.sum_keepdim(1)?)?;
+        let probability = shares(&log_joint)?;
         let shrunk = (centred * self.variances.broadcast_div(&total)?)?.broadcast_add(&self.means)?;
         let mean = shrunk.broadcast_mul(&probability.unsqueeze(2)?)?.sum(1)?;
         Ok(mean.reshape(noisy.dims())?)
@@ -176,4 +194,11 @@ impl Denoiser for Mixture {
     fn trainable(&self, _: Adaptation, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
         Ok(Box::new(Residual::new(self.clone(), rng, &self.compute)?))
     }
+}
+
+/// Probabilities `[B, C]` from their logarithms up to a constant.
+fn shares(log_joint: &Tensor) -> Result<Tensor> {
+    let largest = log_joint.max_keepdim(1)?.detach();
+    let joint = log_joint.broadcast_sub(&largest)?.exp()?;
+    Ok(joint.broadcast_div(&joint.sum_keepdim(1)?)?)
 }

@@ -5,6 +5,7 @@ pub mod counted;
 pub mod draw;
 pub mod gaussian;
 pub mod images;
+pub mod low_rank;
 pub mod mixture;
 pub mod positive;
 pub mod residual;

@@ -2,7 +2,7 @@
 
 use antumbra::{
     compute::Compute,
-    instrument::Problem,
+    instrument::{Problem, exact::projection},
     posterior::{
         Draws, Solver,
         chains::{rhat, rhat_of_groups},
@@ -50,7 +50,7 @@ fn grid() -> Mixture {
 fn observe(prior: &Mixture, y: f64) -> (Problem, Vec<Posterior>) {
     let rows = [DIRECTION.to_vec()];
     let exact = prior.linear_posterior(&rows, &[y], SIGMA).unwrap();
-    (super::bed::linear_problem(&rows, &[y], SIGMA, &Compute::cpu()), exact)
+    (projection(&rows, &[y], SIGMA, &Compute::cpu()).unwrap(), exact)
 }
 
 /// Total variation of the mode weights, and the spread within modes over the exact one along and across the

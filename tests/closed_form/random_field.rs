@@ -5,7 +5,10 @@ use antumbra::{
     Result,
     compute::Compute,
     grid::Grid,
-    instrument::{Forward, Likelihood, Problem},
+    instrument::{
+        Likelihood, Problem,
+        exact::{Filter, Normal},
+    },
     posterior::{
         Draws, Solver,
         gibbs::{Gibbs, GibbsSettings},
@@ -17,8 +20,6 @@ use antumbra::{
 };
 use candle_core::Tensor;
 
-use super::bed::Normal;
-
 const SIDE: usize = 32;
 
 /// What the instrument measures of the field.
@@ -28,23 +29,6 @@ enum Instrument {
     Blur(f64),
     /// A random half-plane of modes up to 0.35 cycles per pixel: about 28 % of all.
     Modes,
-}
-
-struct Bed {
-    grid: Grid,
-    /// Gain of every mode: 0 where the instrument is blind.
-    gains: Vec<f64>,
-}
-
-impl Forward for Bed {
-    fn grid(&self) -> &Grid {
-        &self.grid
-    }
-
-    /// The field after the gains; blind modes predict 0.
-    fn apply(&self, image: &Tensor) -> Result<Tensor> {
-        Ok(circular_convolve(image, &self.gains)?.flatten_from(1)?)
-    }
 }
 
 /// Frequency of mode i in cycles per pixel.
@@ -89,7 +73,7 @@ fn case(instrument: Instrument, sigma: f64, rng: &mut Rng) -> Case {
     let seen: Vec<f64> = gains.iter().map(|g| f64::from(u8::from(*g > 0.0))).collect();
     let noise = (rng.normals(&[1, 1, SIDE, SIDE], &compute).unwrap() * sigma).unwrap();
     let data = (clean + circular_convolve(&noise, &seen).unwrap()).unwrap();
-    let forward = Bed { grid: Grid::sky(SIDE, 1e-9).unwrap(), gains: gains.clone() };
+    let forward = Filter { grid: Grid::sky(SIDE, 1e-9).unwrap(), gains: gains.clone() };
     let normal = Normal { data: data.flatten_from(1).unwrap(), sigma };
     let problem = Problem {
         forward: Box::new(forward),

@@ -6,13 +6,12 @@ use antumbra::{
     Result,
     compute::Compute,
     ensemble::{self, Ensemble},
+    instrument::exact::projection,
     posterior::{SolverSettings, Step},
     prior::mixture::{Component, Mixture},
     rng::Rng,
 };
 use candle_core::DType;
-
-use crate::closed_form::bed::linear_problem;
 
 /// What the threads of one ensemble share.
 struct Table {
@@ -79,7 +78,7 @@ fn run(yaml: &str) -> (Vec<Step>, Vec<f64>) {
     let component = |mean: [f64; 2]| Component { weight: 1.0, mean: mean.into(), variances: vec![0.1; 2] };
     let modes = vec![component([1.0, 0.0]), component([-1.0, 0.5])];
     let prior = Mixture::new(modes, [1, 1, 2], &compute).unwrap();
-    let problem = linear_problem(&[vec![1.0, 0.5]], &[0.3], 0.4, &compute);
+    let problem = projection(&[vec![1.0, 0.5]], &[0.3], 0.4, &compute).unwrap();
     let rng = Rng::new(8);
     let settings: SolverSettings = serde_yaml::from_str(yaml).unwrap();
     let mut solver = settings.build(&problem, &prior, &rng, &compute).unwrap();
@@ -129,7 +128,7 @@ fn more_processes_than_particles_are_refused() {
         let compute = Compute::cpu_f64();
         let component = Component { weight: 1.0, mean: vec![0.0; 2], variances: vec![0.1; 2] };
         let prior = Mixture::new(vec![component], [1, 1, 2], &compute).unwrap();
-        let problem = linear_problem(&[vec![1.0, 0.5]], &[0.3], 0.4, &compute);
+        let problem = projection(&[vec![1.0, 0.5]], &[0.3], 0.4, &compute).unwrap();
         let settings: SolverSettings =
             serde_yaml::from_str("name: ppm\nmatching: {particles: 3}\ncorrection: {kind: none}").unwrap();
         let mut solver = settings.build(&problem, &prior, &Rng::new(1), &compute).unwrap();

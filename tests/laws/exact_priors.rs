@@ -6,6 +6,7 @@ use antumbra::{
         Adaptation, Denoiser,
         draw::draws,
         gaussian::Gaussian,
+        low_rank::{LowRank, LowRankMixture},
         mixture::{Component, Mixture},
     },
     rng::Rng,
@@ -23,6 +24,15 @@ fn two_modes(compute: &Compute) -> Mixture {
     Mixture::new(components, [1, 1, 2], compute).unwrap()
 }
 
+/// Three modes with the same variances.
+fn equal_modes(compute: &Compute) -> Mixture {
+    let component =
+        |weight, mean: [f64; 2]| Component { weight, mean: mean.into(), variances: vec![0.2, 0.5] };
+    let components =
+        vec![component(3.0, [1.0, -0.5]), component(1.0, [-1.0, 1.5]), component(0.5, [0.2, 0.4])];
+    Mixture::new(components, [1, 1, 2], compute).unwrap()
+}
+
 fn field(compute: &Compute) -> Gaussian {
     Gaussian::periodic([8, 6], |f| 1.0 / (0.02 + f * f), compute).unwrap()
 }
@@ -31,9 +41,32 @@ fn pixels(compute: &Compute) -> Gaussian {
     Gaussian::diagonal(vec![0.5, -1.0, 2.0], vec![0.3, 1.0, 4.0], [1, 1, 3], compute).unwrap()
 }
 
+/// Two structured components.
+fn structured(compute: &Compute) -> LowRankMixture {
+    let component = |weight: f64, seed: u64| {
+        let directions =
+            nalgebra::DMatrix::from_fn(6, 2, |i, j| Rng::new(seed + (2 * i + j) as u64).normal());
+        let directions = directions.qr().q().as_slice().to_vec();
+        let mean = (0..6).map(|i| Rng::new(seed + 50 + i).normal()).collect();
+        LowRank {
+            weight,
+            mean: compute.tensor(mean, &[1, 6]).unwrap(),
+            directions: compute.tensor(directions, &[2, 6]).unwrap(),
+            variances: vec![2.0, 0.5],
+        }
+    };
+    LowRankMixture::new(vec![component(2.0, 1), component(1.0, 100)], 0.1, [1, 2, 3], compute).unwrap()
+}
+
 fn exact_priors() -> Vec<Box<dyn Denoiser>> {
     let compute = Compute::cpu_f64();
-    vec![Box::new(two_modes(&compute)), Box::new(field(&compute)), Box::new(pixels(&compute))]
+    vec![
+        Box::new(two_modes(&compute)),
+        Box::new(equal_modes(&compute)),
+        Box::new(structured(&compute)),
+        Box::new(field(&compute)),
+        Box::new(pixels(&compute)),
+    ]
 }
 
 /// Noisy images with a different noise level each.

@@ -9,6 +9,7 @@ use std::{
 use antumbra::{
     Error,
     compute::Compute,
+    instrument::exact::projection,
     posterior::{
         Draws, SolverSettings, Step,
         run::{Observer, RunSettings, run},
@@ -17,8 +18,6 @@ use antumbra::{
     rng::Rng,
 };
 use candle_core::Device;
-
-use crate::closed_form::bed::linear_problem;
 
 /// Sets the stop flag once `after` steps are done.
 struct StopAfter<'a> {
@@ -46,7 +45,7 @@ fn go(
     let component = |mean: [f64; 2]| Component { weight: 1.0, mean: mean.into(), variances: vec![0.1; 2] };
     let modes = vec![component([1.0, 0.0]), component([-1.0, 0.5])];
     let prior = Mixture::new(modes, [1, 1, 2], &compute).unwrap();
-    let problem = linear_problem(&vec![vec![1.0, 0.5]; data], &vec![0.3; data], 0.4, &compute);
+    let problem = projection(&vec![vec![1.0, 0.5]; data], &vec![0.3; data], 0.4, &compute).unwrap();
     let rng = Rng::new(8);
     let mut solver = settings.build(&problem, &prior, &rng, &compute).unwrap();
     let run_settings = RunSettings {
@@ -150,4 +149,15 @@ fn a_run_ends_with_the_cycle_that_brings_enough_draws() {
 #[test]
 fn langevin_from_the_prior() {
     resumes("name: langevin\nstart: {chains: 3}\nsampling: {iterations: 4, draws: 2}");
+}
+
+/// Every rival of the literature, with few steps.
+#[test]
+fn rivals() {
+    for settings in SolverSettings::rivals() {
+        let mut settings = serde_json::to_value(&settings).unwrap();
+        settings["chains"] = 3.into();
+        settings["schedule"]["steps"] = 4.into();
+        resumes(&settings.to_string());
+    }
 }

@@ -9,7 +9,7 @@ use std::{
 use antumbra::{
     Error, Result,
     compute::Compute,
-    instrument::Problem,
+    instrument::{Problem, exact::projection},
     posterior::{
         Draws, Solver, Step,
         run::{Observer, RunSettings, run},
@@ -19,8 +19,6 @@ use antumbra::{
     rng::Rng,
 };
 use candle_core::{Device, Tensor};
-
-use crate::closed_form::bed::linear_problem;
 
 /// A random walk that diverges at a given step.
 struct Walk {
@@ -103,7 +101,7 @@ fn walk(walk: &mut Walk, folder: &Path, resume: bool, stop_after: usize) -> Resu
         device: Device::Cpu,
         records: true,
     };
-    let problem = linear_problem(&[vec![1.0, 0.0]], &[0.0], 1.0, &Compute::cpu());
+    let problem = projection(&[vec![1.0, 0.0]], &[0.0], 1.0, &Compute::cpu()).unwrap();
     let stop = AtomicBool::new(false);
     run(walk, &problem, &Flat, &Rng::new(3), &settings, &stop, &mut StopAfter(stop_after, &stop))
 }

@@ -1,5 +1,6 @@
 //! `antumbra bench`: measurements of speed and quality, each with the table that it writes.
 
+mod posterior;
 mod run;
 mod scaling;
 mod series;
@@ -15,6 +16,7 @@ use crate::Result;
 pub(super) enum Bench {
     Run(Box<run::Run>),
     Scaling(scaling::Scaling),
+    Posterior(posterior::Posterior),
 }
 
 impl Bench {
@@ -26,6 +28,7 @@ impl Bench {
         match self {
             Self::Run(command) => command.run(),
             Self::Scaling(command) => command.run(),
+            Self::Posterior(command) => command.run(),
         }
     }
 }

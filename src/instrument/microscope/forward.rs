@@ -3,7 +3,12 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::{Convolution, Domain, Psf};
-use crate::{Error, Result, compute::Compute, grid::Grid, instrument::Forward};
+use crate::{
+    Error, Result,
+    compute::Compute,
+    grid::Grid,
+    instrument::{Forward, Linearity},
+};
 
 /// lambda = q M R (h * x) + b: objects `[B, Z, Y, X]` to expected photo-electrons `[B, M]`.
 ///
@@ -98,6 +103,10 @@ impl Forward for Widefield {
 
     fn apply(&self, image: &Tensor) -> Result<Tensor> {
         Ok(self.light(image, None)?.broadcast_add(&self.background)?)
+    }
+
+    fn linearity(&self) -> Linearity {
+        Linearity::Affine
     }
 }
 

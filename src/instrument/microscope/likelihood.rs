@@ -7,7 +7,11 @@ use rand_distr::{Distribution, Poisson};
 use rayon::prelude::*;
 
 use super::description::Camera;
-use crate::{Error, Result, instrument::density::Density, rng::Rng};
+use crate::{
+    Error, Result,
+    instrument::{Measured, density::Density},
+    rng::Rng,
+};
 
 /// Pixels whose terms are added before the next ones: fixed, so that sums do not depend on the number of threads.
 const CHUNK: usize = 4096;
@@ -31,6 +35,11 @@ pub trait Noise: Send + Sync + 'static {
 
     /// The same noise around other values.
     fn with_data(&self, data: Vec<f64>) -> Self;
+
+    /// See [`crate::instrument::Likelihood::measured`].
+    fn measured(&self) -> Option<Measured> {
+        None
+    }
 }
 
 /// Gaussian noise of fixed standard deviation per pixel.
@@ -70,6 +79,11 @@ impl Noise for FixedGaussian {
 
     fn with_data(&self, data: Vec<f64>) -> Self {
         Self { data, ..self.clone() }
+    }
+
+    fn measured(&self) -> Option<Measured> {
+        let sigmas = (0..self.count()).map(|index| self.sigma(index)).collect();
+        Some(Measured { values: self.data.clone(), sigmas })
     }
 }
 
@@ -260,5 +274,9 @@ impl<N: Noise> Density for Pixels<N> {
 
     fn with_data(&self, data: Vec<f64>) -> Option<Self> {
         Some(Self { noise: self.noise.with_data(data) })
+    }
+
+    fn measured(&self) -> Option<Measured> {
+        self.noise.measured()
     }
 }

@@ -1,6 +1,9 @@
 //! The weight of the likelihood while it rises, and the resampling of particles that keeps mode weights right.
 
-use crate::rng::Rng;
+use crate::{
+    posterior::resampling::{effective_count, systematic},
+    rng::Rng,
+};
 
 /// Share of the particles that must count before they are resampled, and with which the first weight is chosen.
 const EFFECTIVE_SHARE: f64 = 0.5;
@@ -70,34 +73,6 @@ fn scaled(values: &[f64], factor: f64) -> Vec<f64> {
     values.iter().map(|v| factor * v).collect()
 }
 
-/// Weights relative to the largest.
-fn relative(log_weights: &[f64]) -> Vec<f64> {
-    let largest = log_weights.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    log_weights.iter().map(|w| (w - largest).exp()).collect()
-}
-
-/// Kish's effective number of particles, (sum w)^2 / sum w^2.
-fn effective_count(log_weights: &[f64]) -> f64 {
-    let weights = relative(log_weights);
-    weights.iter().sum::<f64>().powi(2) / weights.iter().map(|w| w * w).sum::<f64>()
-}
-
-/// Systematic resampling: as many indices as weights, index i about in proportion to its weight (Kitagawa 1996).
-fn systematic(log_weights: &[f64], offset: f64) -> Vec<usize> {
-    let weights = relative(log_weights);
-    let step = weights.iter().sum::<f64>() / weights.len() as f64;
-    let (mut chosen, mut reached) = (Vec::with_capacity(weights.len()), 0.0);
-    for (index, weight) in weights.iter().enumerate() {
-        reached += weight;
-        while chosen.len() < weights.len() && (chosen.len() as f64 + offset) * step < reached {
-            chosen.push(index);
-        }
-    }
-    // Rounding may leave the last place open.
-    chosen.resize(weights.len(), weights.len() - 1);
-    chosen
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,17 +85,6 @@ mod tests {
         assert!((counting - 50.0).abs() < 1e-6, "{counting}");
         assert!((0..12).all(|k| annealing.weight(k + 1) >= annealing.weight(k)));
         assert_eq!(annealing.weight(10), 1.0);
-    }
-
-    #[test]
-    fn resampling_is_in_proportion_to_the_weights() {
-        let log_weights: Vec<f64> = [1.0, 2.0, 5.0, 0.0, 2.0].map(f64::ln).into();
-        let mut counts = [0.0_f64; 5];
-        for i in 0..100 {
-            systematic(&log_weights, f64::from(i) / 100.0).into_iter().for_each(|k| counts[k] += 0.01);
-        }
-        let expected = [0.5, 1.0, 2.5, 0.0, 1.0];
-        assert!(counts.iter().zip(expected).all(|(c, e)| (c - e).abs() < 0.03), "{counts:?}");
     }
 
     #[test]

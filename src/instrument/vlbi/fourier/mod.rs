@@ -11,7 +11,13 @@ use rayon::prelude::*;
 use rustfft::num_complex::Complex64;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, compute::Compute, grid::Grid, instrument::Forward, tensor::Real};
+use crate::{
+    Error, Result,
+    compute::Compute,
+    grid::Grid,
+    instrument::{Forward, Linearity},
+    tensor::Real,
+};
 
 mod plan;
 
@@ -107,6 +113,10 @@ impl Forward for Fourier {
             return Ok(flat.contiguous()?.apply_op1(Transform { plan: self.plan.clone() })?);
         }
         Ok(self.plan.on_device(&flat)?)
+    }
+
+    fn linearity(&self) -> Linearity {
+        Linearity::Affine
     }
 }
 

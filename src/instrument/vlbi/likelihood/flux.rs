@@ -2,8 +2,8 @@
 
 use rustfft::num_complex::Complex64;
 
-use super::Product;
-use crate::rng::Rng;
+use super::{Product, SHORT_SPACINGS};
+use crate::{instrument::Measured, rng::Rng};
 
 /// A Gaussian on the sum of all pixels, read as the visibility at zero spacing.
 #[derive(Debug, Clone)]
@@ -50,6 +50,15 @@ impl Product for TotalFlux {
 
     fn draw(&self, model: &[Complex64], rng: &mut Rng) -> Vec<f64> {
         vec![model[self.spacings].re + self.sigma * rng.normal()]
+    }
+
+    fn measured(&self) -> Option<Measured> {
+        let numbers = 2 * (self.spacings + SHORT_SPACINGS);
+        let here = |number: usize| number == 2 * self.spacings;
+        Some(Measured {
+            values: (0..numbers).map(|i| if here(i) { self.flux } else { 0.0 }).collect(),
+            sigmas: (0..numbers).map(|i| if here(i) { self.sigma } else { f64::INFINITY }).collect(),
+        })
     }
 }
 

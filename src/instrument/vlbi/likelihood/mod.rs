@@ -25,7 +25,7 @@ pub use self::{
     visibility::{Amplitude, ComplexVisibility},
 };
 use crate::{
-    instrument::{Position, density::Density},
+    instrument::{Measured, Position, density::Density},
     rng::Rng,
 };
 
@@ -77,6 +77,12 @@ pub trait Product: Send + Sync + 'static {
     fn position(&self) -> Option<Position> {
         None
     }
+
+    /// See [`crate::instrument::Likelihood::measured`]: real and imaginary part of every visibility, then of the short
+    /// spacings.
+    fn measured(&self) -> Option<Measured> {
+        None
+    }
 }
 
 /// A product as a density of the real and imaginary parts `[M + 3, 2]` of the model.
@@ -115,6 +121,10 @@ impl<P: Product> Density for Visibilities<P> {
 
     fn position(&self) -> Option<Position> {
         self.0.position()
+    }
+
+    fn measured(&self) -> Option<Measured> {
+        self.0.measured()
     }
 }
 

@@ -2,8 +2,11 @@
 
 use rustfft::num_complex::Complex64;
 
-use super::{Product, bessel::log_i0_and_ratio};
-use crate::{instrument::vlbi::Visibility, rng::Rng};
+use super::{Product, SHORT_SPACINGS, bessel::log_i0_and_ratio};
+use crate::{
+    instrument::{Measured, vlbi::Visibility},
+    rng::Rng,
+};
 
 /// Complex visibilities with Gaussian noise; right only for data whose station gains are calibrated.
 #[derive(Debug, Clone)]
@@ -55,6 +58,13 @@ impl Product for ComplexVisibility {
             [model.re + sigma * rng.normal(), model.im + sigma * rng.normal()]
         };
         self.data.iter().zip(model).flat_map(noisy).collect()
+    }
+
+    fn measured(&self) -> Option<Measured> {
+        let unseen = [(0.0, f64::INFINITY); 2 * SHORT_SPACINGS];
+        let seen = self.data.iter().flat_map(|(value, sigma)| [(value.re, *sigma), (value.im, *sigma)]);
+        let (values, sigmas) = seen.chain(unseen).unzip();
+        Some(Measured { values, sigmas })
     }
 }
 

@@ -1,0 +1,106 @@
+//! Linear instruments with white Gaussian noise, whose posterior under a Gaussian or mixture prior is known exactly.
+
+use candle_core::{D, DType, Tensor};
+
+use super::{Forward, Likelihood, Linearity, Measured, Problem};
+use crate::{Result, compute::Compute, grid::Grid, prior::Scaling, rng::Rng, tensor::fft::circular_convolve};
+
+/// Predicted data F x for a matrix F.
+#[derive(Debug, Clone)]
+pub struct Projection {
+    /// Grid of the images.
+    pub grid: Grid,
+    /// F, `[M, Z Y X]`.
+    pub matrix: Tensor,
+}
+
+impl Forward for Projection {
+    fn grid(&self) -> &Grid {
+        &self.grid
+    }
+
+    fn apply(&self, image: &Tensor) -> Result<Tensor> {
+        Ok(image.flatten_from(1)?.matmul(&self.matrix.t()?)?)
+    }
+
+    fn linearity(&self) -> Linearity {
+        Linearity::Affine
+    }
+}
+
+/// A periodic image of one plane with every Fourier mode multiplied by its gain: a blur, or modes that are seen or not.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    /// Grid of the images.
+    pub grid: Grid,
+    /// Gain of each mode, row-major with frequency 0 first, real and even; 0 where the instrument is blind.
+    pub gains: Vec<f64>,
+}
+
+impl Forward for Filter {
+    fn grid(&self) -> &Grid {
+        &self.grid
+    }
+
+    /// The filtered pixels `[B, Y X]`; blind modes predict 0.
+    fn apply(&self, image: &Tensor) -> Result<Tensor> {
+        Ok(circular_convolve(image, &self.gains)?.flatten_from(1)?)
+    }
+
+    fn linearity(&self) -> Linearity {
+        Linearity::Periodic(self.gains.clone())
+    }
+}
+
+/// Independent normal noise of one standard deviation.
+#[derive(Debug, Clone)]
+pub struct Normal {
+    /// Measured data `[1, M]`.
+    pub data: Tensor,
+    /// Standard deviation.
+    pub sigma: f64,
+}
+
+impl Likelihood for Normal {
+    fn name(&self) -> &'static str {
+        "normal"
+    }
+
+    fn count(&self) -> usize {
+        self.data.elem_count()
+    }
+
+    fn log_prob(&self, predicted: &Tensor) -> Result<Tensor> {
+        Ok((self.residuals(predicted)?.sqr()?.sum(D::Minus1)? * -0.5)?)
+    }
+
+    fn residuals(&self, predicted: &Tensor) -> Result<Tensor> {
+        Ok((self.data.broadcast_sub(predicted)? / self.sigma)?)
+    }
+
+    fn draw(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Tensor> {
+        let compute = Compute { device: predicted.device().clone(), dtype: predicted.dtype() };
+        Ok((predicted + (rng.normals(predicted.dims(), &compute)? * self.sigma)?)?)
+    }
+
+    fn measured(&self) -> Option<Measured> {
+        let values = self.data.to_dtype(DType::F64).ok()?.flatten_all().ok()?.to_vec1::<f64>().ok()?;
+        Some(Measured { sigmas: vec![self.sigma; values.len()], values })
+    }
+}
+
+/// y = F x + sigma n for images `[1, 1, dim]`, with `rows` of F, all `dim` long, and data `y`.
+///
+/// # Errors
+/// Rows of different lengths.
+pub fn projection(rows: &[Vec<f64>], y: &[f64], sigma: f64, compute: &Compute) -> Result<Problem> {
+    let dim = rows.first().map_or(0, Vec::len);
+    let grid = Grid { shape: [1, 1, dim], pitch: [1.0; 3] };
+    let matrix = compute.tensor(rows.concat(), &[rows.len(), dim])?;
+    let data = compute.tensor(y.to_vec(), &[1, y.len()])?;
+    Ok(Problem {
+        forward: Box::new(Projection { grid, matrix }),
+        likelihoods: vec![Box::new(Normal { data, sigma })],
+        scaling: Scaling::IDENTITY,
+    })
+}

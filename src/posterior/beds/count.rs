@@ -1,0 +1,110 @@
+//! A prior that counts how often it is asked.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, backend::BackendStorage};
+
+use crate::{
+    Result,
+    prior::{Adaptation, Denoiser, Trainable},
+    rng::Rng,
+};
+
+/// A denoiser with counters of the images that passed forward and of the gradients that passed back. The auxiliary
+/// networks that solvers train are not counted.
+pub struct Counted<'a> {
+    inner: &'a dyn Denoiser,
+    forwards: AtomicUsize,
+    backwards: Arc<AtomicUsize>,
+}
+
+impl<'a> Counted<'a> {
+    /// Counts the evaluations of `inner`.
+    pub fn new(inner: &'a dyn Denoiser) -> Self {
+        Self { inner, forwards: AtomicUsize::new(0), backwards: Arc::default() }
+    }
+
+    /// Images denoised.
+    pub fn forwards(&self) -> usize {
+        self.forwards.load(Ordering::Relaxed)
+    }
+
+    /// Vector-Jacobian products, one for each image.
+    pub fn backwards(&self) -> usize {
+        self.backwards.load(Ordering::Relaxed)
+    }
+}
+
+impl Denoiser for Counted<'_> {
+    fn denoise(&self, noisy: &Tensor, noise_level: &Tensor) -> Result<Tensor> {
+        self.forwards.fetch_add(noisy.dim(0)?, Ordering::Relaxed);
+        let clean = self.inner.denoise(noisy, noise_level)?;
+        Ok(clean.contiguous()?.apply_op1(Toll { count: self.backwards.clone() })?)
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.inner.shape()
+    }
+
+    fn noise_range(&self) -> (f64, f64) {
+        self.inner.noise_range()
+    }
+
+    fn data_std(&self) -> f64 {
+        self.inner.data_std()
+    }
+
+    fn log_density(&self, noisy: &Tensor, noise_level: &Tensor) -> Result<Option<Tensor>> {
+        self.inner.log_density(noisy, noise_level)
+    }
+
+    fn trainable(&self, adaptation: Adaptation, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
+        self.inner.trainable(adaptation, rng)
+    }
+}
+
+/// The identity, which counts the images whose gradient passes.
+struct Toll {
+    count: Arc<AtomicUsize>,
+}
+
+impl CustomOp1 for Toll {
+    fn name(&self) -> &'static str {
+        "count"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok((storage.try_clone(layout)?, layout.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        self.count.fetch_add(gradient.dim(0)?, Ordering::Relaxed);
+        Ok(Some(gradient.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Var;
+
+    use super::*;
+    use crate::{compute::Compute, prior::gaussian::Gaussian};
+
+    #[test]
+    fn passes_are_counted_and_change_nothing() {
+        let compute = Compute::cpu_f64();
+        let prior = Gaussian::diagonal(vec![0.0; 2], vec![1.0; 2], [1, 1, 2], &compute).unwrap();
+        let counted = Counted::new(&prior);
+        let x = Var::from_tensor(&Rng::new(1).normals(&[3, 1, 1, 2], &compute).unwrap()).unwrap();
+        let levels = compute.tensor(vec![1.0; 3], &[3]).unwrap();
+        let clean = counted.denoise(x.as_tensor(), &levels).unwrap();
+        let gradient = clean.sum_all().unwrap().backward().unwrap();
+        let slope = gradient.get(x.as_tensor()).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
+        assert!((slope - 3.0).abs() < 1e-12);
+        counted.denoise(x.as_tensor(), &levels).unwrap();
+        assert_eq!((counted.forwards(), counted.backwards()), (6, 3));
+    }
+}

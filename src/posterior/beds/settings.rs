@@ -1,0 +1,37 @@
+//! The settings of every solver on the exact beds: those of its own, but one draw from each chain.
+
+use crate::posterior::{SolverSettings, ppm::AuxiliarySettings};
+
+/// Last noise level, standard deviations of the prior: that of the rivals' schedule.
+const LEVEL: f64 = 0.01;
+
+/// The solver `name` with the settings that all beds share; none if there is no such solver.
+///
+/// Rivals keep their defaults. Auxiliary denoisers start from an exact prior without weights, so their small network learns
+/// faster than the copy of a trained prior should, and longer.
+pub fn settings(name: &str) -> Option<SolverSettings> {
+    let mut settings = SolverSettings::named(name)?;
+    match &mut settings {
+        SolverSettings::Ppm { matching, correction } => {
+            matching.steps = 400;
+            matching.learning_rate = 0.003;
+            matching.auxiliary = auxiliary();
+            correction.langevin.iterations = 200;
+            correction.langevin.draws = 1;
+            correction.langevin.level = LEVEL;
+            correction.gibbs.cycles = 1;
+        }
+        SolverSettings::Davi(davi) => davi.auxiliary = auxiliary(),
+        SolverSettings::Gibbs { sampling, .. } => sampling.cycles = 1,
+        SolverSettings::Langevin { sampling, .. } => {
+            sampling.draws = 1;
+            sampling.level = LEVEL;
+        }
+        _ => {}
+    }
+    Some(settings)
+}
+
+fn auxiliary() -> AuxiliarySettings {
+    AuxiliarySettings { learning_rate: 1e-2, updates: 4, batch: 512, ..Default::default() }
+}

@@ -1,0 +1,90 @@
+//! Denoising diffusion null-space: each denoised image is made to fit the data before it is diffused again.
+//!
+//! Source: Wang et al. 2023, "Zero-shot image restoration using denoising diffusion null-space model", the noisy form DDNM+:
+//! a share l = min(1, s' / sigma) of each measured coordinate is taken from the data, and the noise that comes with it is left
+//! out of the noise that is added. Without time travel.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Given, Rival,
+    diffusion::{Diffusion, Ensemble, Levels, Schedule, Transition},
+};
+use crate::{
+    Result,
+    instrument::{Linear, Problem},
+    posterior::{Entry, Solver, hmc::compute_of},
+    prior::{Denoiser, reverse::denoised},
+    rng::Rng,
+};
+
+/// Settings of denoising diffusion null-space sampling.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ddnm {
+    /// Number of chains.
+    pub chains: usize,
+    /// Noise levels.
+    pub schedule: Schedule,
+    /// Share of fresh noise in each step.
+    pub eta: f64,
+}
+
+impl Default for Ddnm {
+    fn default() -> Self {
+        Self { chains: 32, schedule: Schedule::default(), eta: 0.85 }
+    }
+}
+
+struct NullSpace {
+    eta: f64,
+    linear: Linear,
+}
+
+impl Transition for NullSpace {
+    const NAME: &'static str = "ddnm";
+
+    fn step(
+        &mut self,
+        ensemble: &mut Ensemble,
+        Levels { from, to, .. }: Levels,
+        _problem: &Problem,
+        prior: &dyn Denoiser,
+        rng: &mut Rng,
+    ) -> Result<()> {
+        let (x, linear, eta) = (&ensemble.x, &self.linear, self.eta);
+        let clean = denoised(prior, x, from)?;
+        let taken = |sigma: f64| (to / sigma).min(1.0);
+        let share = linear.each(x, |_, sigma| taken(sigma))?;
+        let centre = linear.coordinates(&clean)?;
+        let misfit = linear.row(linear.data.clone(), x)?.broadcast_sub(&centre)?;
+        let fitted = linear.replaced(&clean, &(centre + misfit.broadcast_mul(&share)?)?)?;
+        let kept = to * (1.0 - eta * eta).max(0.0).sqrt() / from;
+        let mean = (fitted + ((x - &clean)? * kept)?)?;
+        let noise = rng.normals(x.dims(), &compute_of(x))?;
+        let spread = linear.each(x, |_, sigma| (to * to - (taken(sigma) * sigma).powi(2)).max(0.0).sqrt())?;
+        let measured = linear.coordinates(&noise)?.broadcast_mul(&spread)?;
+        let noise = linear.replaced(&(&noise * to)?, &measured)?;
+        ensemble.x = (mean + (noise * eta)?)?;
+        Ok(())
+    }
+}
+
+impl Rival for Ddnm {
+    fn entry(&self) -> Entry {
+        Entry {
+            name: "ddnm",
+            summary: "denoising diffusion null-space (DDNM+): each denoised image is made to fit the data",
+            needs: &["denoiser", "linear instrument", "Gaussian noise", "singular-value decomposition"],
+        }
+    }
+
+    fn chains(&mut self) -> &mut usize {
+        &mut self.chains
+    }
+
+    fn build(&self, given: &Given) -> Result<Box<dyn Solver>> {
+        let transition = NullSpace { eta: self.eta, linear: given.problem.linear(given.compute)? };
+        Ok(Box::new(Diffusion::new(transition, self.chains, &self.schedule, given)?))
+    }
+}
