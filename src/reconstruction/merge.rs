@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::{Directory, Outcome, Reconstruction, Settings, finish, outcome::draws};
 use crate::{
     Error, Result,
+    instrument::vlbi::held_out::HoldOut,
     io::atomic,
     manifest::{self, Manifest, Merged, Stopwatch},
     posterior::Draws,
@@ -151,6 +152,10 @@ fn difference(here: &Value, there: &Value, path: &str) -> Option<[String; 3]> {
 
 /// Refuses runs that are not independent runs of one problem; gives back what they consist of.
 fn independent(shards: &[Shard]) -> Result<Vec<Merged>> {
+    if let Some(HoldOut::Fraction(_)) = shards[0].settings.vlbi.hold_out {
+        let problem = "the seed chose what each run leaves out, so they fit different data; name a station or a baseline";
+        return Err(Error::format(shards[0].directory.root(), "vlbi.hold_out", problem));
+    }
     let mut runs: Vec<Merged> = Vec::new();
     for shard in shards {
         shard.check(&shards[0])?;

@@ -14,13 +14,12 @@ echo "in $folder"
 # A run of a minute: settings from the environment reach the tasks.
 export ANTUMBRA_SAMPLES=16
 export ANTUMBRA_SOLVER__MATCHING__PARTICLES=4 ANTUMBRA_SOLVER__MATCHING__STEPS=5
-export ANTUMBRA_SOLVER__CORRECTION__GIBBS__CYCLES=4 ANTUMBRA_SOLVER__CORRECTION__GIBBS__ANNEAL=36
+export ANTUMBRA_SOLVER__CORRECTION__GIBBS__CYCLES=4 ANTUMBRA_SOLVER__CORRECTION__GIBBS__ANNEAL=20
+export ANTUMBRA_SOLVER__CORRECTION__GIBBS__LEAPS=8 ANTUMBRA_SOLVER__CORRECTION__GIBBS__DENOISE=2
 export ANTUMBRA_SOLVER__CORRECTION__GIBBS__RESTART__THRESHOLD=1e6
 
 options=(--parsable --array=1-2 --cpus-per-task=1 --mem=0 --chdir="$folder")
 job=$(sbatch "${options[@]}" examples/slurm/shards.sbatch "$data" "$folder/m87")
-merge=$(sbatch --parsable --dependency=afterok:"$job" --mem=0 --chdir="$folder" --output=merge.log \
-    --wrap "antumbra merge $folder/m87/shard-1 $folder/m87/shard-2 -o $folder/m87/merged || test \$? -eq 1")
 
 state() { scontrol show job "$1" | grep -o 'JobState=[A-Z]*' | head -1 | cut -d= -f2; }
 
@@ -29,6 +28,8 @@ scancel --signal=KILL "${job}_2"
 until [ "$(state "${job}_2")" != RUNNING ]; do sleep 0.2; done
 echo "killed task 2: $(state "${job}_2"), $(tail -1 "$folder/m87/shard-2/log.txt")"
 scontrol requeue "${job}_2"
+merge=$(sbatch --parsable --dependency=afterany:"$job" --mem=0 --chdir="$folder" --output=merge.log \
+    --wrap "antumbra merge $folder/m87/shard-1 $folder/m87/shard-2 -o $folder/m87/merged || test \$? -eq 1")
 until [ "$(state "$merge")" = COMPLETED ]; do sleep 1; done
 
 grep -h 'resumed' "$folder/m87/shard-2/log.txt"
