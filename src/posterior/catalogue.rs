@@ -260,6 +260,23 @@ impl SolverSettings {
         }
     }
 
+    /// Largest number of draws that are kept.
+    pub fn draws(&self) -> usize {
+        let each = match self {
+            Self::Ppm { correction, .. } => match correction.kind {
+                Correction::None => 1,
+                Correction::Langevin => correction.langevin.draws * correction.langevin.cycles,
+                Correction::Gibbs => correction.gibbs.draws * correction.gibbs.cycles,
+                Correction::Auto => (correction.langevin.draws * correction.langevin.cycles)
+                    .max(correction.gibbs.draws * correction.gibbs.cycles),
+            },
+            Self::Gibbs { sampling, .. } => sampling.draws * sampling.cycles,
+            Self::Langevin { sampling, .. } => sampling.draws * sampling.cycles,
+            _ => 1,
+        };
+        each * self.chains()
+    }
+
     /// The solver for a problem; `rng` draws what a solver needs before its first step.
     ///
     /// # Errors

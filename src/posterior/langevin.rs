@@ -1,7 +1,8 @@
 //! Annealed kinetic Langevin dynamics on the posterior with a smoothed prior: one denoiser evaluation a step.
 //!
 //! The target is p(y|z) p_s(z), where p_s is the prior diffused to the noise level s and
-//! grad log p_s = (D(z, s) - z) / s^2; s may fall during the first steps, and draws are the denoised D(z, s).
+//! grad log p_s = (D(z, s) - z) / s^2; s may fall during the first steps, and draws are the denoised D(z, s) or draws of x
+//! given z.
 //! Steps follow the BAOAB splitting (Leimkuhler and Matthews 2013), whose positions are exact for harmonic forces.
 //! Where the likelihood is singular its force is left out of the kicks and acts in the drift instead, as a
 //! Metropolis-adjusted flow of many small steps: a rejected flow reverses the velocity, so the likelihood part of the
@@ -21,7 +22,10 @@ use crate::{
         solver::{TensorMap, take},
         thinning::Thinning,
     },
-    prior::{Denoiser, reverse::denoised},
+    prior::{
+        Denoiser,
+        reverse::{denoised, draw_given_noisy},
+    },
     rng::Rng,
 };
 
@@ -29,16 +33,22 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LangevinSettings {
-    /// Steps in which the noise level falls geometrically, one denoiser evaluation each.
+    /// Times that the noise level falls, after the first time from the last positions with new noise: draws of different
+    /// cycles are nearly independent, which those of one cycle are not.
+    pub cycles: usize,
+    /// Steps of a cycle in which the noise level falls geometrically, one denoiser evaluation each.
     pub anneal: usize,
     /// First noise level if there is annealing: about 3 from draws of the prior, about 1 from fitted particles.
     pub start_level: f64,
-    /// Steps at the final noise level, one denoiser evaluation each.
+    /// Steps of a cycle at the final noise level, one denoiser evaluation each.
     pub iterations: usize,
     /// Fraction of these before the first draw.
     pub burn_in: f64,
-    /// Draws kept of each chain, evenly spaced over the iterations after burn-in.
+    /// Draws kept of each chain in a cycle, evenly spaced over the iterations after burn-in.
     pub draws: usize,
+    /// Denoiser evaluations of a kept draw: 1 keeps the mean D(z, s), more draw x given z, whose spread matters where s
+    /// is not small.
+    pub denoise: usize,
     /// Final noise level s of the smoothed prior; below what the data resolve.
     pub level: f64,
     /// Step size in units of 1 / sqrt(largest curvature), which is s for a singular likelihood; stable below 2.
@@ -56,11 +66,13 @@ pub struct LangevinSettings {
 impl Default for LangevinSettings {
     fn default() -> Self {
         Self {
+            cycles: 1,
             anneal: 500,
             start_level: 3.0,
             iterations: 400,
             burn_in: 0.25,
             draws: 16,
+            denoise: 1,
             level: 0.05,
             step: 0.7,
             friction: 2.0,
@@ -114,6 +126,9 @@ impl Langevin {
         if settings.draws == 0 || settings.iterations < settings.draws {
             return wrong("draws", "must be between 1 and iterations");
         }
+        if settings.denoise == 0 || settings.cycles == 0 {
+            return wrong("denoise", "and cycles must be at least 1");
+        }
         if !(0.0..1.0).contains(&settings.burn_in) {
             return wrong("burn_in", "is a fraction between 0 and 1; use 0.25");
         }
@@ -129,7 +144,19 @@ impl Langevin {
         Ok(Self { settings, finished: 0, start, motion: None, fits, kept })
     }
 
-    /// Noise level after `finished` steps, network unit.
+    /// Steps of a cycle.
+    fn period(&self) -> usize {
+        self.settings.anneal + self.settings.iterations
+    }
+
+    /// Positions at the start of a cycle: those of the end of the last one, with noise up to the first level.
+    fn heated(&self, position: &Tensor, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Tensor> {
+        let [hot, cold] = [self.level(0, prior), self.level(self.period(), prior)];
+        let noise = rng.normals(position.dims(), &compute_of(position))?;
+        Ok((position + (noise * (hot * hot - cold * cold).max(0.0).sqrt())?)?)
+    }
+
+    /// Noise level after `finished` steps of a cycle, network unit.
     fn level(&self, finished: usize, prior: &dyn Denoiser) -> f64 {
         let s = &self.settings;
         let left = s.anneal.saturating_sub(finished) as f64 / s.anneal.max(1) as f64;
@@ -181,7 +208,7 @@ impl Langevin {
             pace.leaps,
             rng,
         )?;
-        if self.finished < self.kept.first() {
+        if self.finished % self.period() < self.kept.first() {
             motion.leaps.adapt(&flow.acceptance);
         }
         motion.point = flow.point;
@@ -260,15 +287,20 @@ fn thermostat(motion: &mut Motion, steps: &[f64], friction: f64, rng: &mut Rng) 
 
 impl Solver for Langevin {
     fn steps(&self) -> usize {
-        self.settings.anneal + self.settings.iterations
+        self.settings.cycles * self.period()
     }
 
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step> {
+        let now = self.finished % self.period();
         let mut motion = match self.motion.take() {
-            Some(motion) => motion,
+            Some(motion) if now > 0 => motion,
+            Some(motion) => {
+                self.start = self.heated(&motion.point.position, prior, rng)?;
+                self.start(problem, prior, rng)?
+            }
             None => self.start(problem, prior, rng)?,
         };
-        let level = self.level(self.finished, prior);
+        let level = self.level(now, prior);
         let singular = problem.is_singular();
         let pace = self.pace(&motion, level, singular);
         kick(&mut motion, &pace.steps)?;
@@ -279,18 +311,23 @@ impl Solver for Langevin {
         if !singular {
             motion.point = Point::new(motion.point.position, &mut likelihood(problem))?;
         }
-        let (force, clean) = force(problem, prior, &motion.point, self.level(self.finished + 1, prior))?;
+        let (force, clean) = force(problem, prior, &motion.point, self.level(now + 1, prior))?;
         motion.force = force;
         kick(&mut motion, &pace.steps)?;
-        if self.kept.is_due(self.finished) {
+        if self.kept.is_due(now) {
             let chains: Vec<usize> = (0..clean.dim(0)?).collect();
-            self.kept.keep(&clean, &chains, self.finished);
+            let level = self.level(now + 1, prior);
+            let draw = match self.settings.denoise {
+                1 => clean,
+                count => draw_given_noisy(prior, &motion.point.position, level, count, rng)?,
+            };
+            self.kept.keep(&draw, &chains, self.finished);
         }
         let log_likelihood = self.fits.observe(&motion.point.log_density)?;
         let rule = &self.settings.restart;
         let lost = self.fits.lost(self.fits.values(), rule, problem);
-        let due = rule.due(self.finished, self.settings.anneal);
-        let restarts = due && self.finished < self.settings.anneal && level > rule.level * prior.data_std();
+        let due = rule.due(now, self.settings.anneal);
+        let restarts = due && now < self.settings.anneal && level > rule.level * prior.data_std();
         if restarts {
             self.restart(&mut motion, &lost, rng)?;
         }

@@ -148,7 +148,7 @@ fn a_run_ends_with_the_cycle_that_brings_enough_draws() {
 
 #[test]
 fn langevin_from_the_prior() {
-    resumes("name: langevin\nstart: {chains: 3}\nsampling: {iterations: 4, draws: 2}");
+    resumes("name: langevin\nstart: {chains: 3}\nsampling: {cycles: 2, anneal: 3, iterations: 2, draws: 1}");
 }
 
 /// Every rival of the literature, with few steps.
