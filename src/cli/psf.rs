@@ -30,7 +30,7 @@ pub(super) struct PsfCommand {
     /// Voxel size along Z, Y, X, for example "200 nm,65 nm,65 nm".
     #[arg(long, value_delimiter = ',', required = true, num_args = 1)]
     voxel: Vec<String>,
-    /// File to write: .h5 or .npy.
+    /// File to write: .h5, .npy or .ome.tif.
     #[arg(short, long)]
     output: PathBuf,
     /// Replaces an existing file.

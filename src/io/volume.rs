@@ -1,14 +1,18 @@
-//! A single volume `[Z, Y, X]` as HDF5 or NPY.
+//! A single volume `[Z, Y, X]` as HDF5, NPY or OME-TIFF.
 
 use std::path::Path;
 
 use hdf5::{File, types::VarLenUnicode};
-use ndarray::ArrayView3;
+use ndarray::{ArrayView3, Axis};
 
-use super::atomic;
+use super::{
+    atomic,
+    stack::{self, Container, Metadata, SampleType, Shape, Title},
+};
 use crate::{Error, Result};
 
-/// Writes a volume of f32 by the file's extension: `.h5` (dataset `/volume` with `element_size_um`) or `.npy`.
+/// Writes a volume of f32 by the file's extension: `.h5` (dataset `/volume` with `element_size_um`), `.npy`, or `.tif`
+/// (OME-TIFF).
 ///
 /// # Errors
 /// Another extension, or a file that cannot be written.
@@ -19,7 +23,8 @@ pub fn write(values: ArrayView3<f32>, pitch: [f64; 3], unit: &str, file: &Path) 
                 .map_err(|e| Error::format(file, "writing", format!("{e}; check space and permissions")))
         }),
         Some("npy") => atomic::replace_bytes(file, &npy(values)),
-        _ => Err(Error::format(file, "name", "must end in .h5 or .npy, which say the format")),
+        Some("tif" | "tiff") => tiff(values, pitch, unit, file),
+        _ => Err(Error::format(file, "name", "must end in .h5, .npy or .ome.tif, which say the format")),
     }
 }
 
@@ -32,6 +37,16 @@ fn hdf5(values: ArrayView3<f32>, pitch: [f64; 3], unit: &str, file: &Path) -> hd
     let unit: VarLenUnicode = unit.parse().map_err(|_| "unit with a NUL character")?;
     dataset.new_attr::<VarLenUnicode>().create("units")?.write_scalar(&unit)?;
     hdf5.flush()
+}
+
+fn tiff(values: ArrayView3<f32>, pitch: [f64; 3], unit: &str, file: &Path) -> Result<()> {
+    let (z, y, x) = values.dim();
+    let shape = Shape { time: 1, channels: 1, z, y, x };
+    let mut metadata = Metadata::new("OME-TIFF", shape, SampleType::F32);
+    metadata.voxel = pitch.map(Some);
+    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+    let title = Title { name: name.trim_end_matches(".ome").into(), words: unit.into() };
+    stack::write(&metadata, Container::Ome, &title, |_, _, z| values.index_axis_move(Axis(0), z), file)
 }
 
 /// NPY version 1.0: magic, header padded to 64 bytes, values in C order.

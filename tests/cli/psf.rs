@@ -2,6 +2,7 @@
 
 use std::process::{Command, Output};
 
+use antumbra::io::stack::Stack;
 use serde_json::Value;
 
 fn antumbra(arguments: &[&str]) -> Output {
@@ -36,6 +37,12 @@ fn a_named_microscope_gives_stack_numbers_and_figure() {
     let values = dataset.read_raw::<f32>().unwrap();
     let brightest = (0..values.len()).max_by(|&a, &b| values[a].total_cmp(&values[b])).unwrap();
     assert_eq!(brightest, (4 * 33 + 16) * 33 + 16);
+    let output = antumbra(&[&["psf", "widefield_oil_1.4", "-o", &path("psf.ome.tif")], &sizes[..]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let mut stack = Stack::open(path("psf.ome.tif").as_ref()).unwrap();
+    let voxel = stack.metadata.voxel.map(Option::unwrap_or_default);
+    assert!(voxel.iter().zip([200e-9, 65e-9, 65e-9]).all(|(v, e)| (v / e - 1.0).abs() < 1e-9), "{voxel:?}");
+    assert_eq!(stack.volume(0, 0).unwrap().into_iter().collect::<Vec<_>>(), values);
 }
 
 #[test]
