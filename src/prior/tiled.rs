@@ -8,7 +8,8 @@ use rayon::prelude::*;
 use super::{Adaptation, Denoiser, Trainable};
 use crate::{Error, Result, rng::Rng};
 
-/// Tiles that pass through the network together: always as many, so that results do not depend on the number of threads.
+/// Tiles of a plane that pass through the network together: always as many, so that results do not depend on the number
+/// of threads.
 const PART: usize = 8;
 /// Largest number of tiles of one image.
 const MOST_TILES: usize = 1 << 20;
@@ -21,6 +22,7 @@ const MOST_TILES: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct Tiled<D: ?Sized> {
     tile: Box<D>,
+    planes: usize,
     layout: Arc<Tiling>,
 }
 
@@ -31,39 +33,50 @@ impl<D: Denoiser + ?Sized> Tiled<D> {
     /// An image smaller than a tile, tiles of several planes, or an overlap of more than half a tile.
     pub fn new(tile: Box<D>, shape: [usize; 3], overlap: usize) -> Result<Self> {
         let layout = Arc::new(Tiling::new(tile.shape(), shape, overlap)?);
-        Ok(Self { tile, layout })
+        Ok(Self { tile, planes: shape[0], layout })
     }
 
     /// Number of tiles of an image, all planes together.
     pub fn tiles(&self) -> usize {
-        self.layout.shape[0] * self.layout.per_plane()
+        self.planes * self.layout.count()
     }
-}
 
-impl<D: Denoiser + ?Sized> Denoiser for Tiled<D> {
-    fn denoise(&self, noisy: &Tensor, noise_level: &Tensor) -> Result<Tensor> {
-        let batch = noisy.dim(0)?;
-        let [z, y, x] = self.layout.shape;
-        if noisy.dims() != [batch, z, y, x] {
-            let found = noisy.dims().to_vec();
-            return Err(Error::Shape { what: "image for the prior", expected: vec![batch, z, y, x], found });
-        }
-        let device = noisy.device();
-        let tiles = self.layout.cut(noisy)?.to_device(device)?;
-        let levels = noise_level.broadcast_as(batch)?.unsqueeze(1)?;
-        let levels = levels.broadcast_as((batch, self.tiles()))?.flatten_all()?.contiguous()?;
+    /// Denoised plane `[1, 1, Y, X]` at noise level `[1]`.
+    fn plane(&self, noisy: &Tensor, level: &Tensor) -> Result<Tensor> {
+        let tiles = self.layout.cut(noisy)?.to_device(noisy.device())?;
         let count = tiles.dim(0)?;
+        let levels = level.broadcast_as(count)?.contiguous()?;
         let denoise = |start: usize| {
             let size = PART.min(count - start);
             self.tile.denoise(&tiles.narrow(0, start, size)?, &levels.narrow(0, start, size)?)
         };
         let starts: Vec<usize> = (0..count).step_by(PART).collect();
         let denoised = starts.into_par_iter().map(denoise).collect::<Result<Vec<_>>>()?;
-        self.layout.blend(&Tensor::cat(&denoised, 0)?, batch)?.to_device(device).map_err(Error::from)
+        Ok(self.layout.blend(&Tensor::cat(&denoised, 0)?)?.to_device(noisy.device())?)
+    }
+}
+
+impl<D: Denoiser + ?Sized> Denoiser for Tiled<D> {
+    /// One plane after the other, so that no more than the tiles of a plane are in memory at once.
+    fn denoise(&self, noisy: &Tensor, noise_level: &Tensor) -> Result<Tensor> {
+        let batch = noisy.dim(0)?;
+        let shape = self.shape();
+        let [z, y, x] = shape;
+        if noisy.dims() != [batch, z, y, x] {
+            let found = noisy.dims().to_vec();
+            return Err(Error::Shape { what: "image for the prior", expected: vec![batch, z, y, x], found });
+        }
+        let levels = noise_level.broadcast_as(batch)?;
+        let planes = noisy.reshape((batch * z, 1, y, x))?;
+        let denoised = (0..batch * z)
+            .map(|plane| self.plane(&planes.narrow(0, plane, 1)?, &levels.narrow(0, plane / z, 1)?))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&denoised, 0)?.reshape((batch, z, y, x))?)
     }
 
     fn shape(&self) -> [usize; 3] {
-        self.layout.shape
+        let [y, x] = self.layout.shape;
+        [self.planes, y, x]
     }
 
     fn noise_range(&self) -> (f64, f64) {
@@ -75,7 +88,8 @@ impl<D: Denoiser + ?Sized> Denoiser for Tiled<D> {
     }
 
     fn trainable(&self, adaptation: Adaptation, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
-        Ok(Box::new(Tiled { tile: self.tile.trainable(adaptation, rng)?, layout: Arc::clone(&self.layout) }))
+        let tile = self.tile.trainable(adaptation, rng)?;
+        Ok(Box::new(Tiled { tile, planes: self.planes, layout: Arc::clone(&self.layout) }))
     }
 }
 
@@ -114,10 +128,10 @@ fn rise(pixel: usize, tile: usize) -> f64 {
     (std::f64::consts::PI * (pixel as f64 + 0.5) / tile as f64).sin().powi(2)
 }
 
-/// How images are cut into tiles.
+/// How planes are cut into tiles.
 #[derive(Debug, Clone, PartialEq)]
 struct Tiling {
-    shape: [usize; 3],
+    shape: [usize; 2],
     tile: [usize; 2],
     rows: Cuts,
     columns: Cuts,
@@ -137,61 +151,57 @@ impl Tiling {
             ));
         }
         let tiling = Self {
-            shape,
+            shape: [shape[1], shape[2]],
             tile: [height, width],
             rows: Cuts::new(shape[1], height, overlap),
             columns: Cuts::new(shape[2], width, overlap),
         };
-        if tiling.per_plane().saturating_mul(shape[0]) > MOST_TILES {
+        if tiling.count().saturating_mul(shape[0]) > MOST_TILES {
             return refuse(format!("{shape:?} pixels need more than {MOST_TILES} tiles; cut the data"));
         }
         Ok(tiling)
     }
 
-    fn per_plane(&self) -> usize {
+    fn count(&self) -> usize {
         self.rows.starts.len() * self.columns.starts.len()
     }
 
-    /// Tiles `[B Z T, 1, h, w]` of images `[B, Z, Y, X]`.
+    /// Tiles `[T, 1, h, w]` of a plane `[1, 1, Y, X]`.
     fn cut(self: &Arc<Self>, image: &Tensor) -> Result<Tensor> {
         let cut = Move { layout: Arc::clone(self), back: false };
         Ok(image.to_device(&Device::Cpu)?.contiguous()?.apply_op1(cut)?)
     }
 
-    /// Images `[B, Z, Y, X]` of weighted tiles `[B Z T, 1, h, w]`.
-    fn blend(self: &Arc<Self>, tiles: &Tensor, batch: usize) -> Result<Tensor> {
+    /// The plane `[1, 1, Y, X]` of weighted tiles `[T, 1, h, w]`.
+    fn blend(self: &Arc<Self>, tiles: &Tensor) -> Result<Tensor> {
         let [height, width] = self.tile;
-        let mut weights = Vec::with_capacity(self.per_plane() * height * width);
+        let mut weights = Vec::with_capacity(self.count() * height * width);
         for row in &self.rows.weights {
             for column in &self.columns.weights {
                 weights.extend(row.iter().flat_map(|y| column.iter().map(move |x| y * x)));
             }
         }
-        let weights = Tensor::from_vec(weights, (1, self.per_plane(), height, width), &Device::Cpu)?;
-        let tiles = tiles.to_device(&Device::Cpu)?;
-        let tiles = tiles.reshape((batch * self.shape[0], self.per_plane(), height, width))?;
-        let weighted = tiles.broadcast_mul(&weights.to_dtype(tiles.dtype())?)?;
+        let weights = Tensor::from_vec(weights, (self.count(), 1, height, width), &Device::Cpu)?;
+        let weighted = (tiles.to_device(&Device::Cpu)? * weights.to_dtype(tiles.dtype())?)?;
         Ok(weighted.contiguous()?.apply_op1(Move { layout: Arc::clone(self), back: true })?)
     }
 
     /// Calls `each` with the first value of every row of every tile, among the tiles' values and among the image's.
     fn each_row(&self, mut each: impl FnMut(usize, usize)) {
-        let ([planes, rows, columns], [height, width]) = (self.shape, self.tile);
+        let ([_, columns], [height, width]) = (self.shape, self.tile);
         let mut from = 0;
-        for plane in 0..planes {
-            for &top in &self.rows.starts {
-                for &left in &self.columns.starts {
-                    for row in 0..height {
-                        each(from, (plane * rows + top + row) * columns + left);
-                        from += width;
-                    }
+        for &top in &self.rows.starts {
+            for &left in &self.columns.starts {
+                for row in 0..height {
+                    each(from, (top + row) * columns + left);
+                    from += width;
                 }
             }
         }
     }
 }
 
-/// Copies images into tiles, or adds tiles up to images: each is the other's adjoint.
+/// Copies a plane into tiles, or adds tiles up to a plane: each is the other's adjoint.
 struct Move {
     layout: Arc<Tiling>,
     back: bool,
@@ -200,22 +210,26 @@ struct Move {
 impl Move {
     fn run<T: WithDType>(&self, values: &[T], layout: &Layout) -> candle_core::Result<Vec<T>> {
         let Some((start, end)) = layout.contiguous_offsets() else { bail!("tiles need contiguous images") };
-        let width = self.layout.tile[1];
-        let image: usize = self.layout.shape.iter().product();
-        let tiles = self.layout.shape[0] * self.layout.per_plane() * self.layout.tile[0] * width;
-        let (from, to) = if self.back { (tiles, image) } else { (image, tiles) };
-        let mut moved = vec![T::zero(); (end - start) / from * to];
-        for (source, target) in values[start..end].chunks_exact(from).zip(moved.chunks_exact_mut(to)) {
-            self.layout.each_row(|tile, pixel| {
-                if self.back {
-                    let sums = target[pixel..pixel + width].iter_mut();
-                    sums.zip(&source[tile..tile + width]).for_each(|(sum, value)| *sum += *value);
-                } else {
-                    target[tile..tile + width].copy_from_slice(&source[pixel..pixel + width]);
-                }
-            });
-        }
+        let (source, width) = (&values[start..end], self.layout.tile[1]);
+        let mut moved = vec![T::zero(); self.target().elem_count()];
+        self.layout.each_row(|tile, pixel| {
+            if self.back {
+                let sums = moved[pixel..pixel + width].iter_mut();
+                sums.zip(&source[tile..tile + width]).for_each(|(sum, value)| *sum += *value);
+            } else {
+                moved[tile..tile + width].copy_from_slice(&source[pixel..pixel + width]);
+            }
+        });
         Ok(moved)
+    }
+
+    /// Shape of the result.
+    fn target(&self) -> Shape {
+        let ([y, x], [height, width]) = (self.layout.shape, self.layout.tile);
+        match self.back {
+            true => Shape::from((1, 1, y, x)),
+            false => Shape::from((self.layout.count(), 1, height, width)),
+        }
     }
 }
 
@@ -225,18 +239,12 @@ impl CustomOp1 for Move {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let ([z, y, x], [height, width]) = (self.layout.shape, self.layout.tile);
-        let count = layout.shape().elem_count();
-        let shape = match self.back {
-            true => Shape::from((count / (z * self.layout.per_plane() * height * width), z, y, x)),
-            false => Shape::from((count / (y * x) * self.layout.per_plane(), 1, height, width)),
-        };
         let storage = match storage {
             CpuStorage::F32(values) => CpuStorage::F32(self.run(values, layout)?),
             CpuStorage::F64(values) => CpuStorage::F64(self.run(values, layout)?),
             _ => bail!("tiles need f32 or f64"),
         };
-        Ok((storage, shape))
+        Ok((storage, self.target()))
     }
 
     fn bwd(&self, argument: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
