@@ -13,7 +13,7 @@ use crate::{
         microscope::Microscope,
         vlbi::array::Array,
     },
-    io::stack::recognise,
+    io::stack::{Stack, recognise},
     reconstruction::Settings,
 };
 
@@ -114,9 +114,12 @@ impl RunArguments {
 fn defaults(input: &Path, run_file: Option<&Value>) -> Result<Settings> {
     let named = run_file.and_then(|run| run.get("data")).and_then(Value::as_str).map(Path::new);
     let data = if run_file.is_some() { named } else { Some(input) };
-    Ok(match data.map(recognise).transpose()?.flatten() {
-        Some(_) => Settings::for_stacks(),
-        None => Settings::default(),
+    Ok(match data {
+        Some(data) if recognise(data)?.is_some() => {
+            let shape = Stack::open(data)?.metadata.shape;
+            Settings::for_stacks(shape.z.saturating_mul(shape.y).saturating_mul(shape.x))
+        }
+        _ => Settings::default(),
     })
 }
 

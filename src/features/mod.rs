@@ -5,6 +5,7 @@ pub mod noise;
 pub(crate) mod polar;
 mod posterior;
 pub mod ring;
+pub mod rings;
 
 pub(crate) use posterior::sky_images;
 pub use posterior::{Interval, RingPosterior};

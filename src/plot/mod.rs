@@ -18,6 +18,7 @@ pub mod report;
 mod residuals;
 mod ring;
 mod sky;
+mod spectra;
 mod stack;
 mod style;
 mod ticks;

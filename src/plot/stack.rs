@@ -1,4 +1,5 @@
-//! Figures of a microscope's posterior: data, classical image, mean, standard deviation, quantiles, samples, a profile.
+//! Figures of a microscope's posterior: data, classical image, mean, standard deviation, quantiles, samples, a profile,
+//! agreement of samples, residuals, and the microscope's response.
 
 use ndarray::{Array2, ArrayView3, Axis as Dimension};
 
@@ -8,13 +9,16 @@ use super::{
     canvas::{self, Align, Canvas, Rect},
     colormap::Colormap,
     posterior::{chosen, from_zero},
+    psf::psf,
     sky::{colour_bar, paint},
+    spectra,
     style::{BLACK, CURVE, Colour, LABEL, PAGE, POSTERIOR, REFERENCE, TICK, WHITE},
     ticks,
     traces::{Traces, traces},
 };
 use crate::{
     Result,
+    instrument::microscope::{Optics, Psf},
     io::cube::{Cube, Summary},
 };
 
@@ -30,6 +34,14 @@ pub struct StackFigures<'a> {
     pub light: ArrayView3<'a, f32>,
     /// Classical deconvolution on the samples' grid `[Z, Y, X]`.
     pub classical: ArrayView3<'a, f32>,
+    /// Residuals of the first sample over their standard deviations, planes or raw frames `[F, Y, X]`.
+    pub residuals: ArrayView3<'a, f32>,
+    /// Correlation of samples with each other at frequencies in 1/m.
+    pub agreement: &'a [[f64; 2]],
+    /// The microscope's response.
+    pub psf: &'a Psf,
+    /// Its objective.
+    pub optics: &'a Optics,
     /// Records of the sampler.
     pub traces: &'a Traces,
 }
@@ -52,6 +64,11 @@ impl StackFigures<'_> {
             figures.insert(1, self.overview(&summary, Cut::Row(row))?);
         }
         figures.push(self.profile(&summary, plane, row)?);
+        let (source, cut_off) = (self.cube.frame.source(), self.optics.cut_off());
+        let pitch = [1, 2].map(|axis| self.cube.grid.pitch[axis] * self.scale() as f64);
+        figures.push(spectra::agreement(self.agreement, cut_off, source)?);
+        figures.push(spectra::whiteness(self.residuals, pitch, cut_off, source)?);
+        figures.push(psf(self.psf, self.optics)?);
         figures.extend(traces(self.traces, &[])?);
         Ok(figures)
     }

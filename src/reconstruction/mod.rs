@@ -4,6 +4,7 @@ mod calibrate;
 mod diagnose;
 mod directory;
 mod log;
+mod memory;
 mod merge;
 mod outcome;
 mod processes;
@@ -154,7 +155,13 @@ impl Reconstruction {
         let chains = self.settings.solver.chains();
         let [z, y, x] = self.prior.shape();
         let steps = self.solver.steps();
-        format!("{chains} chains of {z} x {y} x {x} voxels, {steps} steps, fitted to {}", data.join(", "))
+        let draws = self.settings.solver.draws();
+        let memory = memory::predicted(z * y * x, chains, draws, rayon::current_num_threads());
+        format!(
+            "{chains} chains of {z} x {y} x {x} voxels, {steps} steps, fitted to {}, about {:.1} GiB of memory",
+            data.join(", "),
+            memory as f64 / f64::from(1 << 30)
+        )
     }
 
     /// Runs the solver and writes everything that a run directory holds.

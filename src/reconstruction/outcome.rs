@@ -1,7 +1,7 @@
 //! From draws to files: cube, diagnostics, figures, report, manifest.
 
 use candle_core::{DType, Tensor};
-use ndarray::Array4;
+use ndarray::{Array4, Axis, concatenate};
 
 use super::{Directory, Drawn, Findings, Reconstruction};
 use crate::{
@@ -108,6 +108,25 @@ fn fewer(drawn: usize, samples: usize) -> String {
     format!("note: {samples} samples were asked for; more chains, cycles or draws of the solver give more\n")
 }
 
+/// The shown part of images `[S, Z, Y, X]` in network unit, in the instrument's unit, one after the other: a copy of
+/// large images would not fit beside them.
+pub(super) fn shown(run: &Reconstruction, images: &Tensor) -> Result<(Array4<f32>, Grid)> {
+    let mut parts = Vec::new();
+    let mut grid = *run.problem.forward.grid();
+    for index in 0..images.dim(0)? {
+        let image = images.narrow(0, index, 1)?.to_dtype(DType::F32)?;
+        let image = run.problem.scaling.to_image(&image)?;
+        let values = Array4::from_shape_vec(image.dims4()?, image.flatten_all()?.to_vec1()?);
+        let values = values.map_err(|e| Error::config("posterior draws", e.to_string()))?;
+        let part;
+        (part, grid) = run.subject.shown(values);
+        parts.push(part);
+    }
+    let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
+    let samples = concatenate(Axis(0), &views);
+    Ok((samples.map_err(|e| Error::config("posterior draws", e.to_string()))?, grid))
+}
+
 fn cube(run: &Reconstruction, draws: &Draws, directory: &Directory) -> Result<Cube> {
     let (samples, grid) = shown(run, &draws.images)?;
     Ok(Cube {
@@ -122,16 +141,6 @@ fn cube(run: &Reconstruction, draws: &Draws, directory: &Directory) -> Result<Cu
             config_sha256: directory.config_sha256.clone(),
         },
     })
-}
-
-/// Images `[S, Z, Y, X]` in network unit as they are shown, in the instrument's unit, with their grid.
-pub(super) fn shown(run: &Reconstruction, images: &Tensor) -> Result<(Array4<f32>, Grid)> {
-    let images = run.problem.scaling.to_image(&images.to_dtype(DType::F32)?)?;
-    let shape = images.dims4()?;
-    let values: Vec<f32> = images.flatten_all()?.to_vec1()?;
-    let samples =
-        Array4::from_shape_vec(shape, values).map_err(|e| Error::config("posterior draws", e.to_string()))?;
-    Ok(run.subject.shown(samples))
 }
 
 /// What it takes to repeat the run, without what it cost.

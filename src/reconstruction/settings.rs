@@ -4,15 +4,23 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::stack::StackSettings;
+use super::{memory, stack::StackSettings};
 use crate::{
     Error, Result,
     instrument::{microscope, vlbi::Vlbi},
-    posterior::{SolverSettings, StartSettings, langevin::LangevinSettings},
+    posterior::{SolverSettings, StartSettings, langevin::LangevinSettings, restart::Restart},
 };
 
 /// The prior of a run that names none, for visibilities and for stacks.
 const DEFAULT_PRIORS: [&str; 2] = ["blackhole64", "organelle64"];
+
+/// Object voxels per camera pixel, with what lies beyond the field of view.
+const VOXELS: usize = 5;
+/// Memory that the default settings of a stack stay below, bytes.
+const MEMORY: usize = 7 << 30;
+/// Chains, and draws of each, for smaller and larger stacks, and the least of all.
+const CHAINS: [[usize; 2]; 3] = [[8, 8], [4, 8], [4, 4]];
+const LEAST: [usize; 2] = [2, 4];
 
 /// Settings of a reconstruction; every field has a default but `data`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -64,20 +72,31 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Defaults for stacks: fewer chains, because each holds a large image, and a sampler of one evaluation a step.
-    pub fn for_stacks() -> Self {
-        let start = StartSettings { chains: 16, draw_steps: 12 };
+    /// Defaults for stacks with so many camera pixels in a channel at one time: few chains, because each holds a large
+    /// image, and the fewer the larger it is; and a sampler of one evaluation a step. The light of a voxel spreads over many
+    /// pixels, so the noise level of the smoothed prior may be high, and draws bring back what it smoothed.
+    pub fn for_stacks(pixels: usize) -> Self {
+        let threads = rayon::current_num_threads();
+        let fits = |[chains, draws]: &[usize; 2]| {
+            memory::predicted(pixels.saturating_mul(VOXELS), *chains, chains * draws, threads) < MEMORY
+        };
+        let [chains, draws] = CHAINS.into_iter().find(fits).unwrap_or(LEAST);
+        let start = StartSettings { chains, draw_steps: 4 };
         let sampling = LangevinSettings {
-            anneal: 120,
-            iterations: 80,
-            draws: 4,
+            cycles: draws,
+            anneal: 40,
+            iterations: 8,
+            draws: 1,
+            denoise: 4,
             level: 0.3,
+            // The likelihood has one mode: no chain is lost in another.
+            restart: Restart { level: 1e3, ..Restart::default() },
             ..LangevinSettings::default()
         };
         Self {
             prior: DEFAULT_PRIORS[1].into(),
             solver: SolverSettings::Langevin { start, sampling },
-            samples: 64,
+            samples: chains * draws,
             ..Self::default()
         }
     }

@@ -22,10 +22,11 @@ camera: {pixel: 6 um, conversion_gain: 0.5, offset: 100, read_noise: 1.5}
 ";
 
 /// A run of seconds.
-const SHORT: [&str; 7] = [
+const SHORT: [&str; 8] = [
     "microscope.background=10",
     "solver.start.chains=2",
     "solver.start.draw_steps=2",
+    "solver.sampling.cycles=1",
     "solver.sampling.anneal=3",
     "solver.sampling.iterations=4",
     "solver.sampling.draws=2",
@@ -97,7 +98,17 @@ fn every_channel_gets_a_posterior_on_the_finer_grid_with_its_name_and_wavelength
         {
             assert!(part.join(name).exists(), "{channel}/{name}");
         }
-        for name in ["posterior", "quantiles", "samples", "profile", "traces"] {
+        let figures = [
+            "posterior",
+            "quantiles",
+            "samples",
+            "profile",
+            "ring_correlation",
+            "residuals",
+            "psf",
+            "traces",
+        ];
+        for name in figures {
             assert!(part.join(format!("figures/{name}.png")).exists(), "{channel}/{name}");
         }
         let cube = cube_hdf5::read(&part.join("posterior.h5")).unwrap();
@@ -158,5 +169,11 @@ fn what_a_stack_lacks_is_named_with_the_flag_that_gives_it() {
     let output =
         antumbra(folder.path(), &[&given[..], &["100 nm,100 nm", "--set", "microscope.border=0.6"]].concat());
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("2 times 16 chains"));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("2 times 8 chains") && told.contains("GiB of memory"), "{told}");
+    let part = ["--set", "microscope.crop={top: 30, left: 0, height: 4, width: 8}"];
+    refused(
+        &[&["--instrument", "bare.yaml", "--voxel", "100 nm,100 nm"], &part[..]].concat(),
+        &["crop", "row 30"],
+    );
 }

@@ -4,7 +4,7 @@ use antumbra::{
     Result,
     compute::Compute,
     instrument::microscope::{
-        Microscope,
+        Crop, Microscope,
         description::EMBEDDED,
         problem::{NoiseModel, Prepared, Settings, problem},
     },
@@ -74,4 +74,17 @@ fn stacks_extend_beyond_their_planes() {
     assert_eq!(prepared.domain.camera, [3, 64, 64]);
     assert!(prepared.domain.object.shape[0] > 3, "{:?}", prepared.domain.object.shape);
     assert_eq!(prepared.psf.grid.shape[0], 5);
+}
+
+/// A part of the field of view is fitted with the noise and background of the whole.
+#[test]
+fn a_part_is_cut_out_after_everything_is_measured() {
+    let plain = "camera: {pixel: 6.5 um}";
+    let whole = prepare(1, plain, &Settings::default()).unwrap();
+    let crop = Crop { top: 20, left: 8, height: 24, width: 32 };
+    let part = prepare(1, plain, &Settings { crop: Some(crop), ..Settings::default() }).unwrap();
+    assert_eq!((part.domain.camera, part.values.len()), ([1, 24, 32], 24 * 32));
+    assert_eq!((&part.noise, part.background[0]), (&whole.noise, whole.background[0]));
+    assert_eq!(part.values[33], whole.values[21 * 64 + 9]);
+    assert_eq!(part.problem.likelihoods[0].count(), 24 * 32);
 }

@@ -38,7 +38,7 @@ pub(super) fn describe(path: &Path, instrument: Option<&str>, json: bool) -> Res
 
 /// The stripes in each channel, if the instrument's settings tell structured illumination.
 fn stripes(path: &Path, instrument: &str) -> Result<Vec<(usize, Vec<Pattern>)>> {
-    let mut layers = Layers::defaults(&Settings::for_stacks())?;
+    let mut layers = Layers::defaults(&Settings::default())?;
     layers.merge(settings_of(instrument)?, instrument);
     layers.merge(json!({ "data": path, "instrument": instrument }), "command line");
     let settings: Settings = layers.resolve()?;

@@ -2,6 +2,7 @@
 
 pub mod background;
 pub mod convolve;
+pub mod crop;
 pub mod description;
 pub mod domain;
 pub mod forward;
@@ -14,6 +15,7 @@ pub mod richardson_lucy;
 pub mod sim;
 
 pub use convolve::Convolution;
+pub use crop::Crop;
 pub use description::Microscope;
 pub use domain::Domain;
 pub use forward::{Field, Widefield};

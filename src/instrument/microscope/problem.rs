@@ -1,10 +1,10 @@
 //! From a stack's numbers to the posterior's problem: domain, point-spread function, background and noise model.
 
-use ndarray::{ArrayView3, Axis};
+use ndarray::{Array3, ArrayView3, Axis};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Domain, Field, Microscope, Psf, Widefield,
+    Crop, Domain, Field, Microscope, Psf, Widefield,
     background::{self, Shape},
     domain::reach,
     likelihood::{FixedGaussian, GrowingGaussian, Pixels, ShiftedPoisson},
@@ -35,6 +35,8 @@ pub struct Settings {
     pub border: f64,
     /// Raw frames under structured illumination; an evenly lit stack if absent.
     pub sim: Option<Layout>,
+    /// The part of the field of view that is reconstructed; noise, background and stripes are measured in all of it.
+    pub crop: Option<Crop>,
 }
 
 impl Default for Settings {
@@ -46,6 +48,7 @@ impl Default for Settings {
             background_shape: Shape::default(),
             border: 0.99,
             sim: None,
+            crop: None,
         }
     }
 }
@@ -73,6 +76,8 @@ pub struct Prepared {
     pub domain: Domain,
     /// The point-spread function on the object's pitch.
     pub psf: Psf,
+    /// The data in `unit` as they are fitted, one plane or raw frame after the other.
+    pub values: Vec<f64>,
     /// Background per camera pixel in the unit of the data.
     pub background: Vec<f64>,
     /// Stripes of each angle, measured in the data; none of an evenly lit stack.
@@ -104,7 +109,11 @@ pub fn problem(
         return Err(Error::config("microscope.border", problem));
     }
     let data = recorded.mapv(|value| microscope.camera.map_or(value, |camera| camera.electrons(value)));
-    let camera = camera(data.dim(), settings);
+    let (_, rows, columns) = data.dim();
+    let crop = settings.crop.unwrap_or(Crop::whole([rows, columns]));
+    crop.check([rows, columns])?;
+    let values = crop.of(data.view());
+    let camera = camera(values.dim(), settings);
     let psf = microscope.psf(&response_grid(camera, pitch, settings.factor, microscope))?;
     let patterns = match settings.sim {
         Some(_) => stripes(data.view(), pitch, microscope, settings)?,
@@ -125,7 +134,11 @@ pub fn problem(
             background::estimate(even, measured()?.sigma / frames.sqrt(), settings.background_shape)?
         }
     };
-    let values: Vec<f64> = data.iter().copied().collect();
+    let background = match Array3::from_shape_vec(even.dim(), background.clone()) {
+        Ok(map) => crop.of(map.view()).into_iter().collect(),
+        Err(_) => background,
+    };
+    let values: Vec<f64> = values.into_iter().collect();
     let choice = match (settings.noise, microscope.camera) {
         (NoiseModel::Auto | NoiseModel::ShiftedPoisson, Some(camera)) => {
             Choice::Poisson(camera.read_noise.powi(2))
@@ -146,16 +159,21 @@ pub fn problem(
     };
     let noise = choice.reason();
     let forward: Box<dyn Forward> = match settings.sim {
-        Some(_) => Box::new(Structured::new(&psf, &domain, &background, &patterns, compute)?),
+        Some(_) => {
+            let lit: Vec<Pattern> =
+                patterns.iter().map(|pattern| crop.stripes(pattern, [pitch[1], pitch[2]])).collect();
+            Box::new(Structured::new(&psf, &domain, &background, &lit, compute)?)
+        }
         None => {
             let field = Field { flat_field: Vec::new(), background: background.clone() };
             Box::new(Widefield::new(&psf, &domain, &field, compute)?)
         }
     };
     Ok(Prepared {
-        problem: Problem { forward, likelihoods: vec![choice.likelihood(values)?], scaling: prior },
+        problem: Problem { forward, likelihoods: vec![choice.likelihood(values.clone())?], scaling: prior },
         domain,
         psf,
+        values,
         background,
         patterns,
         noise,

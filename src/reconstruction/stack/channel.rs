@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use candle_core::{DType, Tensor};
-use ndarray::{Array3, Array4, ArrayView3, Axis, s};
+use ndarray::{Array3, Array4, ArrayView2, ArrayView3, Axis, s};
 
 use crate::{
     Error, Result,
@@ -11,9 +11,13 @@ use crate::{
     features::{
         Interval,
         blurred::{Blurred, PLACES},
+        rings::{Rings, resolved},
     },
     grid::Grid,
-    instrument::{Likelihood, Problem, microscope::Domain},
+    instrument::{
+        Likelihood, Problem,
+        microscope::{Domain, Optics, Psf},
+    },
     io::{
         cube::{Cube, Frame, MicroscopeFrame},
         stack::Stack,
@@ -27,11 +31,21 @@ use crate::{
 /// Deviation of the posterior's total light from the data's from which a warning is due.
 const LIGHT_LIMIT: f64 = 0.01;
 
+/// Pairs of samples whose ring correlations are averaged.
+const PAIRS: usize = 16;
+
+/// Through what a channel was seen, and on which grid.
+pub(super) struct View {
+    pub(super) domain: Domain,
+    pub(super) unit: &'static str,
+    pub(super) psf: Psf,
+    pub(super) optics: Optics,
+}
+
 /// A channel at one time with its data.
 pub(super) struct Channel {
     frame: MicroscopeFrame,
-    domain: Domain,
-    unit: &'static str,
+    view: View,
     /// Light above the background on each camera pixel `[Z, Y, X]`, the mean of raw frames.
     light: Array3<f32>,
     /// Richardson-Lucy deconvolution of the data in the field of view `[Z, Y, X]`.
@@ -42,12 +56,12 @@ impl Channel {
     /// `values` are the data on camera pixels, one raw frame after the other, `classical` an image of the whole object.
     pub(super) fn new(
         frame: MicroscopeFrame,
-        domain: &Domain,
-        unit: &'static str,
+        view: View,
         values: Vec<f64>,
         background: Vec<f64>,
         classical: Array3<f32>,
     ) -> Result<Self> {
+        let domain = &view.domain;
         let (count, background) = (domain.count(), background.iter().cycle());
         let frames = (values.len() / count) as f64;
         let mean = |pixel: usize| values[pixel..].iter().step_by(count).sum::<f64>() / frames;
@@ -56,7 +70,7 @@ impl Channel {
             .map_err(|error| Error::config("stack", error.to_string()))?;
         let [z, y, x] = range(domain);
         let classical = classical.slice(s![z, y, x]).to_owned();
-        Ok(Self { frame, domain: *domain, unit, light, classical })
+        Ok(Self { frame, view, light, classical })
     }
 
     /// Light of each sample in the field of view, and what the camera gets of it against the data.
@@ -86,6 +100,35 @@ impl Channel {
         Ok((features, warning.into_iter().collect()))
     }
 
+    /// Ring correlation of samples of different chains in the brightest plane.
+    fn agreement(&self, cube: &Cube) -> Vec<[f64; 2]> {
+        let count = cube.samples.len_of(Axis(0));
+        let [_, rows, columns] = cube.grid.shape;
+        let light = |plane: &ArrayView2<f32>| f64::from(plane.sum());
+        let first = cube.samples.index_axis(Axis(0), 0);
+        let planes = first.outer_iter().map(|plane| light(&plane)).enumerate();
+        let plane = planes.max_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(plane, _)| plane);
+        let image = |sample: usize| cube.samples.slice(s![sample, plane, .., ..]);
+        let other =
+            |sample: usize| (sample + 1..count).find(|&other| cube.chains[other] != cube.chains[sample]);
+        let pairs = (0..count).filter_map(|sample| Some([sample, other(sample)?])).take(PAIRS);
+        let rings = Rings::new([rows, columns], [cube.grid.pitch[1], cube.grid.pitch[2]]);
+        rings.correlation(pairs.map(|[a, b]| [image(a), image(b)]))
+    }
+
+    /// Residuals of the first sample over their standard deviations, planes or raw frames `[F, Y, X]`.
+    fn residuals(&self, drawn: &Drawn) -> Result<Array3<f32>> {
+        let predicted = drawn.problem.predict(&drawn.draws.images.narrow(0, 0, 1)?)?;
+        let mut residuals = Vec::new();
+        for likelihood in &drawn.problem.likelihoods {
+            let found = likelihood.residuals(&predicted)?.to_dtype(DType::F32)?;
+            residuals.extend(found.flatten_all()?.to_vec1::<f32>()?);
+        }
+        let [_, rows, columns] = self.view.domain.camera;
+        Array3::from_shape_vec((residuals.len() / (rows * columns), rows, columns), residuals)
+            .map_err(|error| Error::config("stack", error.to_string()))
+    }
+
     /// Light above the background that each sample gives the camera, in the mean of raw frames.
     fn on_camera(&self, drawn: &Drawn) -> Result<Vec<f64>> {
         let images = &drawn.draws.images;
@@ -93,7 +136,7 @@ impl Channel {
         let sum = |image: &Tensor| -> Result<f64> {
             let predicted = drawn.problem.predict(image)?.to_dtype(DType::F64)?;
             let predicted = predicted.flatten_all()?.to_vec1::<f64>()?;
-            Ok(predicted.iter().sum::<f64>() * self.domain.count() as f64 / predicted.len() as f64)
+            Ok(predicted.iter().sum::<f64>() * self.view.domain.count() as f64 / predicted.len() as f64)
         };
         let background = sum(&dark)?;
         (0..images.dim(0)?).map(|sample| Ok(sum(&images.narrow(0, sample, 1)?)? - background)).collect()
@@ -112,13 +155,13 @@ impl Subject for Channel {
     }
 
     fn unit(&self) -> String {
-        format!("{} per voxel", self.unit)
+        format!("{} per voxel", self.view.unit)
     }
 
     fn shown(&self, samples: Array4<f32>) -> (Array4<f32>, Grid) {
-        let [z, y, x] = range(&self.domain);
+        let [z, y, x] = range(&self.view.domain);
         let shown = samples.slice(s![.., z, y, x]).to_owned();
-        (shown, Grid { shape: self.domain.view(), pitch: self.domain.object.pitch })
+        (shown, Grid { shape: self.view.domain.view(), pitch: self.view.domain.object.pitch })
     }
 
     fn write(&self, _: &Cube, _: &Directory) -> Result<()> {
@@ -152,21 +195,37 @@ impl Subject for Channel {
         let mut all = vec![(Functional::new("light_total", Kind::Scalar), totals)];
         let plane = |sample: ArrayView3<f32>| sample.index_axis(Axis(0), sample.dim().0 / 2).mapv(f64::from);
         let planes: Vec<_> = samples.outer_iter().map(plane).collect();
-        let [_, rows, columns] = self.domain.view();
+        let [_, rows, columns] = self.view.domain.view();
         let resolution = self.frame.channel.emission.zip(self.frame.numerical_aperture);
         let fwhm = resolution
-            .map_or(self.domain.object.pitch[2], |(wavelength, aperture)| 0.51 * wavelength / aperture);
+            .map_or(self.view.domain.object.pitch[2], |(wavelength, aperture)| 0.51 * wavelength / aperture);
         let spacing = [rows, columns].map(|size| size as f64 / PLACES as f64);
-        let blurred = Blurred::new([rows, columns], fwhm / self.domain.object.pitch[2], spacing);
+        let blurred = Blurred::new([rows, columns], fwhm / self.view.domain.object.pitch[2], spacing);
         pixels(&mut all, &blurred, &planes);
         all
     }
 
     fn findings(&self, drawn: &Drawn, figures: bool) -> Result<Findings> {
-        let (features, warnings) = self.totals(drawn)?;
+        let (mut features, warnings) = self.totals(drawn)?;
         let Drawn { cube, traces, .. } = *drawn;
-        let shown = StackFigures { cube, light: self.light.view(), classical: self.classical.view(), traces };
-        let figures = if figures { shown.draw()? } else { Vec::new() };
-        Ok(Findings { features, warnings, figures, ..Findings::default() })
+        let agreement = self.agreement(cube);
+        let finest = resolved(&agreement).map(|frequency| 1e9 / frequency);
+        features.extend(finest.and_then(|finest| Some(("resolution_nm".into(), Interval::of(&[finest])?))));
+        if !figures {
+            return Ok(Findings { features, warnings, ..Findings::default() });
+        }
+        let residuals = self.residuals(drawn)?;
+        let View { psf, optics, .. } = &self.view;
+        let shown = StackFigures {
+            cube,
+            light: self.light.view(),
+            classical: self.classical.view(),
+            residuals: residuals.view(),
+            agreement: &agreement,
+            psf,
+            optics,
+            traces,
+        };
+        Ok(Findings { features, warnings, figures: shown.draw()?, ..Findings::default() })
     }
 }

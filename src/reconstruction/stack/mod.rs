@@ -11,12 +11,15 @@ use ndarray::Array3;
 
 pub use settings::StackSettings;
 
-use self::{channel::Channel, optics::Seen};
+use self::{
+    channel::{Channel, View},
+    optics::Seen,
+};
 use super::{Prepared, Settings};
 use crate::{
     Error, Result,
     compute::Compute,
-    instrument::microscope::{self, problem::stripes, richardson_lucy::richardson_lucy, sim::Pattern},
+    instrument::microscope::{self, Crop, problem::stripes, richardson_lucy::richardson_lucy, sim::Pattern},
     io::{
         cube::MicroscopeFrame,
         cube_hdf5, cube_tiff,
@@ -115,7 +118,9 @@ pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> 
     let data = settings.data()?;
     let Input { recorded, pitch, seen, channel, .. } = Input::read(settings)?;
     let network = found.network(compute)?;
-    let multiple = multiple(&recorded, settings.microscope.factor, &network);
+    let (_, rows, columns) = recorded.dim();
+    let part = settings.microscope.crop.unwrap_or(Crop::whole([rows, columns]));
+    let multiple = multiple(part, settings.microscope.factor, &network);
     let prepared = microscope::problem::problem(
         recorded.mapv(f64::from).view(),
         pitch,
@@ -124,10 +129,8 @@ pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> 
         (found.scaling(), multiple),
         compute,
     )?;
-    let electrons =
-        |value: f32| seen.microscope.camera.map_or(f64::from(value), |c| c.electrons(value.into()));
-    let values: Vec<f64> = recorded.iter().map(|value| electrons(*value)).collect();
-    let classical = richardson_lucy(prepared.problem.forward.as_ref(), &values, ITERATIONS, compute)?;
+    let classical =
+        richardson_lucy(prepared.problem.forward.as_ref(), &prepared.values, ITERATIONS, compute)?;
     let brightness = brightness(&classical)?;
     let mut problem = prepared.problem;
     let card = found.scaling();
@@ -162,14 +165,9 @@ pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> 
         numerical_aperture: Some(seen.microscope.recipe.optics.numerical_aperture),
         refractive_index: Some(seen.microscope.recipe.optics.immersion.index),
     };
-    let subject = Box::new(Channel::new(
-        frame,
-        &prepared.domain,
-        prepared.unit,
-        values,
-        prepared.background,
-        classical,
-    )?);
+    let optics = seen.microscope.recipe.optics;
+    let view = View { domain: prepared.domain, unit: prepared.unit, psf: prepared.psf, optics };
+    let subject = Box::new(Channel::new(frame, view, prepared.values, prepared.background, classical)?);
     Ok(Prepared { subject, problem, prior: Box::new(prior), assumptions })
 }
 
@@ -188,10 +186,13 @@ pub fn described(pattern: &Pattern) -> String {
 }
 
 /// Of which number the object's sizes are multiples, so that a tile fits into it.
-fn multiple(recorded: &Array3<f32>, factor: usize, tile: &dyn Denoiser) -> usize {
-    let (_, rows, columns) = recorded.dim();
+fn multiple(part: Crop, factor: usize, tile: &dyn Denoiser) -> usize {
     let [_, height, width] = tile.shape();
-    if rows * factor < height || columns * factor < width { height.max(width) } else { 2 }
+    if part.height.saturating_mul(factor) < height || part.width.saturating_mul(factor) < width {
+        height.max(width)
+    } else {
+        2
+    }
 }
 
 fn of_background(background: &[f64], unit: &str) -> String {

@@ -1,6 +1,6 @@
 //! What the angles say together about the period, which one grating gives them all.
 
-/// Relative standard deviation of periods around their mean: what instruments show.
+/// Relative standard deviation of periods around their mean, assumed: one grating and one objective make all of them.
 const SCATTER: f64 = 1e-3;
 /// Standard error of a peak's place in steps, times its height over the median modulus of the noise: sqrt(3) / pi standard
 /// deviations of the noise's parts over the height, for light that fills the field evenly.
