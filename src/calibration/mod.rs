@@ -13,6 +13,7 @@ pub mod holm;
 pub mod rank;
 pub mod record;
 pub mod report;
+pub mod rule;
 pub mod spread;
 pub mod tarp;
 pub mod thinning;

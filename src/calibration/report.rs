@@ -5,26 +5,19 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    case::cases,
+    case::{Case, cases},
     conformal::{Scaling, scalings},
     coverage::{Coverage, MASSES},
     energy::{Score, continuous_ranked, energy},
     holm::adjusted,
     rank::position,
-    record::{Kind, Record, Replicate},
+    record::{Functional, Kind, Record, Replicate},
     spread::{Spread, joint},
     tarp::Points,
     thinning::{effective, kept},
     uniformity::Uniformity,
 };
 use crate::rng::Rng;
-
-/// Replicates and independent draws below which nothing is called calibrated.
-pub const FEWEST: [usize; 2] = [200, 99];
-/// Probability with which a calibrated set-up fails one of the two families of tests.
-pub const ALPHA: f64 = 0.05;
-/// Spread over skill of a calibrated set-up.
-pub const RATIOS: [f64; 2] = [0.9, 1.1];
 
 /// What `calibration.json` holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -107,70 +100,101 @@ pub struct Judged {
 pub fn judge(setup: &str, records: &[Record]) -> Report {
     let replicates: Vec<&Replicate> = records.iter().filter_map(|record| record.result.as_ref()).collect();
     let failed: Vec<Failure> = records.iter().filter_map(Failure::of).collect();
-    let count = effective(&replicates);
-    let rng = Rng::new(0);
-    let mut tests = Tests::default();
-    let (mut pixels, mut pixel_cases) = (vec![Vec::new(); replicates.len()], Vec::new());
+    let (count, mut tests) = (effective(&replicates), Tests::default());
     let named = replicates.first().map_or(&[][..], |replicate| &replicate.functionals);
-    let mut functionals: Vec<Judged> = Vec::new();
+    let (mut functionals, mut pixels) = (Vec::new(), Pixels::new(replicates.len()));
     for (index, functional) in named.iter().enumerate() {
-        let mut rng = rng.stream("ties", index as u64);
         let cases = cases(&replicates, index, count);
-        let mut positions: Vec<f64> =
+        let mut rng = Rng::new(0).stream("ties", index as u64);
+        let positions: Vec<f64> =
             cases.iter().map(|case| position(case.truth, &case.draws, &mut rng)).collect();
         if functional.kind == Kind::Pixel {
-            cases.iter().zip(&positions).for_each(|(case, position)| pixels[case.replicate].push(*position));
+            pixels.add(&cases, &positions);
         }
-        positions.extend(failed.iter().map(|_| outside(&mut rng)));
-        if positions.is_empty() {
-            continue;
-        }
-        functionals.push(Judged {
-            name: functional.name.clone(),
-            kind: functional.kind,
-            replicates: positions.len(),
-            coverage: MASSES.map(|mass| Coverage::of(&positions, mass)).to_vec(),
-            ranks: tests.ranked(positions),
-            spread: Spread::of(&cases),
-            crps: continuous_ranked(&cases),
-            conformal: scalings(&cases),
-        });
-        if functional.kind == Kind::Pixel {
-            pixel_cases.extend(cases);
-        }
+        let misses = failed.iter().map(|_| outside(&mut rng));
+        functionals.extend(judged(functional, &cases, positions.into_iter().chain(misses), &mut tests));
     }
-    pixels.extend(failed.iter().map(|_| vec![1.0]));
-    let has_pixels = functionals.iter().any(|functional| functional.kind == Kind::Pixel);
     let points = points(&replicates, count);
-    let mut ties = rng.stream("tarp", 0);
-    let mut positions: Vec<f64> = points.iter().map(|point| point.position(&mut ties)).collect();
-    positions.extend(failed.iter().map(|_| outside(&mut ties)));
     let draws = replicates.iter().map(|replicate| replicate.chain.len()).min().unwrap_or(0);
+    let of_image = functionals.iter().filter(|f| f.kind != Kind::Fit).map(|f| &f.spread);
     let mut report = Report {
         calibrated: None,
         reasons: Vec::new(),
         setup: setup.into(),
         replicates: records.len(),
-        failed,
         draws,
         independent_draws: count.min(draws),
-        tarp: (!points.is_empty()).then(|| tests.ranked(positions)),
-        pixel_scaling: if has_pixels { scalings(&pixel_cases) } else { Vec::new() },
-        pixels_on_source: MASSES
-            .iter()
-            .filter(|_| has_pixels)
-            .filter_map(|mass| Coverage::of_groups(&pixels, *mass))
-            .collect(),
+        tarp: accuracy(&points, failed.len(), &mut tests),
+        pixels_on_source: pixels.coverage(failed.len()),
+        pixel_scaling: if pixels.cases.is_empty() { Vec::new() } else { scalings(&pixels.cases) },
         energy_score: energy(&points.into_iter().map(|p| (p.truth, p.draws)).collect::<Vec<_>>()),
-        spread_over_skill: joint(
-            &functionals.iter().filter(|f| f.kind != Kind::Fit).map(|f| &f.spread).collect::<Vec<_>>(),
-        ),
+        spread_over_skill: joint(&of_image.collect::<Vec<_>>()),
         functionals,
+        failed,
         seconds: records.iter().map(|record| record.seconds).sum(),
     };
     report.correct();
     report.apply_rule();
     report
+}
+
+/// One functional with the positions of its truths, those of failed replicates included; nothing without any.
+fn judged(
+    functional: &Functional,
+    cases: &[Case],
+    positions: impl Iterator<Item = f64>,
+    tests: &mut Tests,
+) -> Option<Judged> {
+    let positions: Vec<f64> = positions.collect();
+    (!positions.is_empty()).then(|| Judged {
+        name: functional.name.clone(),
+        kind: functional.kind,
+        replicates: positions.len(),
+        coverage: MASSES.map(|mass| Coverage::of(&positions, mass)).to_vec(),
+        ranks: tests.ranked(positions),
+        spread: Spread::of(cases),
+        crps: continuous_ranked(cases),
+        conformal: scalings(cases),
+    })
+}
+
+/// The on-source pixels of all replicates.
+struct Pixels {
+    cases: Vec<Case>,
+    /// Positions of the truths of each replicate.
+    positions: Vec<Vec<f64>>,
+}
+
+impl Pixels {
+    fn new(replicates: usize) -> Self {
+        Self { cases: Vec::new(), positions: vec![Vec::new(); replicates] }
+    }
+
+    fn add(&mut self, cases: &[Case], positions: &[f64]) {
+        cases
+            .iter()
+            .zip(positions)
+            .for_each(|(case, position)| self.positions[case.replicate].push(*position));
+        self.cases.extend_from_slice(cases);
+    }
+
+    /// Replicates are the trials, and a failed one is a miss.
+    fn coverage(&self, failed: usize) -> Vec<Coverage> {
+        if self.cases.is_empty() {
+            return Vec::new();
+        }
+        let misses = std::iter::repeat_n(vec![1.0], failed);
+        let groups: Vec<Vec<f64>> = self.positions.iter().cloned().chain(misses).collect();
+        MASSES.iter().filter_map(|mass| Coverage::of_groups(&groups, *mass)).collect()
+    }
+}
+
+/// TARP of all features together; nothing without features.
+fn accuracy(points: &[Points], failed: usize, tests: &mut Tests) -> Option<Ranked> {
+    let mut rng = Rng::new(0).stream("tarp", 0);
+    let mut positions: Vec<f64> = points.iter().map(|point| point.position(&mut rng)).collect();
+    positions.extend((0..failed).map(|_| outside(&mut rng)));
+    (!points.is_empty()).then(|| tests.ranked(positions))
 }
 
 impl Failure {
@@ -242,15 +266,6 @@ fn deviation(replicates: &[&Replicate], index: usize) -> f64 {
 }
 
 impl Report {
-    /// The verdict in a sentence.
-    pub fn verdict(&self) -> &'static str {
-        match self.calibrated {
-            Some(true) => "calibrated: truths lie among the draws as draws among themselves",
-            Some(false) => "not calibrated: truths do not lie among the draws as draws among themselves",
-            None => "no verdict: too few replicates or draws",
-        }
-    }
-
     /// Factor about the mean that makes both judged intervals of on-source pixels hold at least what they claim.
     pub fn image_factor(&self) -> Option<f64> {
         let factors: Option<Vec<f64>> = self.pixel_scaling.iter().map(|scaling| scaling.factor).collect();
@@ -264,72 +279,6 @@ impl Report {
         let ranked = self.functionals.iter_mut().map(|f| &mut f.ranks).chain(&mut self.tarp);
         ranked.zip(adjusted).for_each(|(ranked, p)| ranked.p_adjusted = p);
     }
-
-    /// Sets the verdict and its reasons.
-    fn apply_rule(&mut self) {
-        let mut few = Vec::new();
-        let counts = [self.replicates, self.independent_draws];
-        for ((count, least), what) in
-            counts.into_iter().zip(FEWEST).zip(["replicates", "independent draws of each"])
-        {
-            if count < least {
-                few.push(format!("{count} {what}; a verdict needs {least}"));
-            }
-        }
-        let mut reasons = self.failed_ranks();
-        reasons.extend(self.failed_coverage());
-        match self.spread_over_skill {
-            Some(ratio) if (RATIOS[0]..=RATIOS[1]).contains(&ratio) => {}
-            Some(ratio) => {
-                reasons.push(format!("spread over skill is {ratio:.2}, not {} to {}", RATIOS[0], RATIOS[1]));
-            }
-            None => reasons.push("spread and skill cannot be compared".into()),
-        }
-        if !self.failed.is_empty() {
-            let numbers: Vec<String> = self.failed.iter().map(|f| f.replicate.to_string()).collect();
-            let what =
-                format!("{} replicates failed (counted as misses): {}", numbers.len(), numbers.join(", "));
-            few.push(what);
-        }
-        self.calibrated = if counts.iter().zip(FEWEST).any(|(count, least)| *count < least) {
-            None
-        } else {
-            Some(reasons.is_empty())
-        };
-        self.reasons = [few, reasons].concat();
-    }
-
-    fn failed_ranks(&self) -> Vec<String> {
-        let named = self.functionals.iter().map(|f| (f.name.as_str(), &f.ranks));
-        let all = named.chain(self.tarp.iter().map(|ranked| ("tarp", ranked)));
-        all.filter(|(_, ranked)| ranked.p_adjusted < ALPHA)
-            .map(|(name, ranked)| {
-                format!(
-                    "ranks of {name} leave the band (p {:.4}, corrected {:.4})",
-                    ranked.p, ranked.p_adjusted
-                )
-            })
-            .collect()
-    }
-
-    fn failed_coverage(&self) -> Vec<String> {
-        let named = self.functionals.iter().flat_map(|f| f.coverage.iter().map(|c| (f.name.as_str(), c)));
-        let all: Vec<(&str, &Coverage)> =
-            named.chain(self.pixels_on_source.iter().map(|c| ("all on-source pixels", c))).collect();
-        let corrected = adjusted(&all.iter().map(|(_, coverage)| coverage.p).collect::<Vec<_>>());
-        all.iter()
-            .zip(corrected)
-            .filter(|(_, p)| *p < ALPHA)
-            .map(|((name, coverage), p)| {
-                format!(
-                    "{:.0} % intervals of {name} hold {:.0} % of the truths (p {:.4}, corrected {p:.4})",
-                    100.0 * coverage.mass,
-                    100.0 * coverage.inside,
-                    coverage.p
-                )
-            })
-            .collect()
-    }
 }
 
 #[cfg(test)]
@@ -340,6 +289,7 @@ mod tests {
     use crate::calibration::{
         Source,
         bed::{Answer, Bed},
+        rule::ALPHA,
     };
 
     fn records(answer: Answer, count: u64, seed: u64) -> Vec<Record> {

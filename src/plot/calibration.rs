@@ -12,7 +12,8 @@ use crate::{
     calibration::{
         Kind, Report,
         binomial::{band, cumulative},
-        report::{ALPHA, Judged, RATIOS},
+        report::Judged,
+        rule::{ALPHA, RATIOS},
         tarp::curve,
         uniformity::Uniformity,
     },

@@ -12,7 +12,7 @@ use crate::{
     Result,
     calibration::{
         Report,
-        report::{ALPHA, FEWEST},
+        rule::{ALPHA, FEWEST},
     },
     io::atomic,
     manifest::Manifest,
