@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::{Functional, Kind, Replicate, Source};
+use super::{Functional, Kind, Record, Replicate, Source};
 use crate::{Result, rng::Rng};
 
 /// Coordinates x ~ N(0, 1), and of these the first are measured with noise.
@@ -78,4 +78,15 @@ impl Source for Bed {
             functionals: named,
         })
     }
+}
+
+/// `count` replicates of a bed.
+pub(crate) fn records(answer: Answer, count: u64, seed: u64) -> Vec<Record> {
+    let mut bed = Bed::new(answer);
+    let record = |replicate: u64| {
+        let rng = Rng::new(seed).stream("replicate", replicate);
+        let result = bed.replicate(replicate, &rng, &AtomicBool::new(false)).unwrap();
+        Record { setup: "a".into(), seed, replicate, seconds: 0.0, error: None, result: Some(result) }
+    };
+    (0..count).map(record).collect()
 }

@@ -20,7 +20,7 @@ pub mod thinning;
 pub mod uniformity;
 
 #[cfg(test)]
-mod bed;
+pub(crate) mod bed;
 
 pub use campaign::{Plan, Source};
 pub use record::{Functional, Kind, Record, Replicate};

@@ -283,24 +283,11 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
-
     use super::*;
     use crate::calibration::{
-        Source,
-        bed::{Answer, Bed},
+        bed::{Answer, records},
         rule::ALPHA,
     };
-
-    fn records(answer: Answer, count: u64, seed: u64) -> Vec<Record> {
-        let mut bed = Bed::new(answer);
-        let record = |replicate: u64| {
-            let rng = Rng::new(seed).stream("replicate", replicate);
-            let result = bed.replicate(replicate, &rng, &AtomicBool::new(false)).unwrap();
-            Record { setup: "a".into(), seed, replicate, seconds: 0.0, error: None, result: Some(result) }
-        };
-        (0..count).map(record).collect()
-    }
 
     fn has(report: &Report, reason: &str) -> bool {
         report.reasons.iter().any(|text| text.contains(reason))

@@ -241,3 +241,26 @@ fn spread(report: &Report) -> Result<Figure> {
                    the wedge is spread over skill of 0.9 to 1.1.";
     Ok(Figure::new("spread", caption, svg))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calibration::{
+        bed::{Answer, records},
+        judge,
+    };
+
+    /// An over-confident set-up is drawn in the colour of failures, an exact one is not.
+    #[test]
+    fn figures_show_what_failed() {
+        let failures = format!("#{:02X}{:02X}{:02X}", REFERENCE.rgb[0], REFERENCE.rgb[1], REFERENCE.rgb[2]);
+        for (answer, failed) in [(Answer::Exact, false), (Answer::Scaled(0.6), true)] {
+            let figures = calibration(&judge("a", &records(answer, 200, 3))).unwrap();
+            let names: Vec<&str> = figures.iter().map(|figure| figure.name.as_str()).collect();
+            assert_eq!(names, ["ranks", "coverage", "tarp", "spread"]);
+            assert!(figures[0].svg.contains("Log likelihood"));
+            assert_eq!(figures[0].svg.contains(&failures), failed, "{answer:?}");
+        }
+        assert!(calibration(&judge("a", &[])).unwrap().is_empty());
+    }
+}

@@ -128,3 +128,48 @@ fn failures(report: &Report) -> String {
     };
     table(&["Replicate", "Seed", "What went wrong"], &report.failed.iter().map(row).collect::<Vec<_>>())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        calibration::{
+            bed::{Answer, records},
+            judge,
+        },
+        manifest::Input,
+    };
+
+    #[test]
+    fn the_page_names_verdict_reasons_and_failures() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("report.html");
+        let mut records = records(Answer::Prior, 40, 1);
+        records[3].result = None;
+        records[3].error = Some("chain is not <finite>".into());
+        let manifest = Manifest {
+            version: "0.1.0".into(),
+            seed: 1,
+            inputs: vec![Input { path: "data/m87.uvfits".into(), sha256: "ab".into() }],
+            prior: "blackhole64".into(),
+            prior_sha256: None,
+            config_sha256: "cd".into(),
+            device: "cpu".into(),
+            threads: 2,
+            assumptions: Vec::new(),
+            timings: Vec::new(),
+        };
+        write_calibration(&judge("a", &records), &manifest, &[], &file).unwrap();
+        let page = std::fs::read_to_string(&file).unwrap();
+        assert!(!page.contains("http") && !page.contains("<script"), "{page}");
+        for expected in [
+            "no verdict: too few",
+            "40 replicates, of which 1 failed",
+            "ranks of log_likelihood leave the band",
+            "<td>3</td><td>1</td><td>chain is not &lt;finite&gt;</td>",
+            "<td>Log likelihood</td><td>40</td>",
+        ] {
+            assert!(page.contains(expected), "{expected} is not in {page}");
+        }
+    }
+}
