@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-const SHORT: [&str; 8] = [
+const SHORT: [&str; 9] = [
     "solver.start.chains=3",
     "solver.start.draw_steps=3",
     "solver.sampling.cycles=1",
@@ -16,6 +16,7 @@ const SHORT: [&str; 8] = [
     "solver.sampling.draws=4",
     "solver.sampling.denoise=1",
     "solver.sampling.leaps=2",
+    "solver.sampling.restart.threshold=1e6",
 ];
 
 fn calibrate(run_file: &Path, directory: &Path, more: &[&str]) -> Command {
