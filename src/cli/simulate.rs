@@ -35,7 +35,7 @@ pub(super) struct Simulate {
     #[arg(long)]
     instrument: Option<String>,
     /// Total flux density that the image is scaled to, for example `0.6 Jy`. Default: the image's own.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     flux: Option<String>,
     /// UVFITS file to write.
     #[arg(short, long)]
