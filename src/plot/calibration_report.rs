@@ -131,13 +131,12 @@ fn failures(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::{
-        calibration::{
-            bed::{Answer, records},
-            judge,
-        },
-        manifest::Input,
+    use crate::calibration::{
+        bed::{Answer, records},
+        judge,
     };
 
     #[test]
@@ -147,18 +146,12 @@ mod tests {
         let mut records = records(Answer::Prior, 40, 1);
         records[3].result = None;
         records[3].error = Some("chain is not <finite>".into());
-        let manifest = Manifest {
-            version: "0.1.0".into(),
-            seed: 1,
-            inputs: vec![Input { path: "data/m87.uvfits".into(), sha256: "ab".into() }],
-            prior: "blackhole64".into(),
-            prior_sha256: None,
-            config_sha256: "cd".into(),
-            device: "cpu".into(),
-            threads: 2,
-            assumptions: Vec::new(),
-            timings: Vec::new(),
-        };
+        let manifest = serde_json::from_value(json!({
+            "version": "0.1.0", "seed": 1, "inputs": [{ "path": "data/m87.uvfits", "sha256": "ab" }],
+            "prior": "blackhole64", "prior_sha256": null, "config_sha256": "cd", "device": "cpu", "threads": 2,
+            "assumptions": [], "timings": [], "network_passes": 0, "peak_memory_mb": null,
+        }))
+        .unwrap();
         write_calibration(&judge("a", &records), &manifest, &[], &file).unwrap();
         let page = std::fs::read_to_string(&file).unwrap();
         assert!(!page.contains("http") && !page.contains("<script"), "{page}");
