@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::series::{self, Series};
-use crate::{Error, Result, cli, manifest, memory};
+use crate::{Error, Result, cli, compute::keep_freed_memory, manifest, memory};
 
 /// Time the parts of a step at growing sizes; fit how they grow
 #[derive(Debug, Args)]
@@ -76,7 +76,7 @@ struct Measured {
     name: &'static str,
     axis: &'static str,
     rows: Vec<Row>,
-    /// Power of the size with which the time of the last steps grows.
+    /// Power of the size with which the processor time of the last steps grows.
     time_exponent: Option<f64>,
     /// The same of memory.
     memory_exponent: Option<f64>,
@@ -90,7 +90,9 @@ struct Row {
     size: usize,
     /// Fastest step, s.
     seconds: f64,
-    /// Largest resident memory with the step's preparation, above that before it, MB.
+    /// Processor time of the step that took least, all threads together, s: hardly longer on a busy machine.
+    processor_seconds: f64,
+    /// Memory that the step and its preparation took, MB.
     memory_mb: Option<f64>,
 }
 
@@ -112,7 +114,7 @@ fn measure(series: &Series, limits: &Limits) -> Result<Measured> {
             rows.iter().filter_map(|row| Some([row.size as f64, value(row)?])).collect();
         exponent(&points[points.len().saturating_sub(FITTED)..])
     };
-    let (time_exponent, memory_exponent) = (of(|row| Some(row.seconds)), of(|row| row.memory_mb));
+    let (time_exponent, memory_exponent) = (of(|row| Some(row.processor_seconds)), of(|row| row.memory_mb));
     Ok(Measured { name: series.name, axis: series.axis, rows, time_exponent, memory_exponent, limit })
 }
 
@@ -141,18 +143,28 @@ fn time(series: &Series, size: usize) -> Result<Row> {
     memory::forget_peak();
     let before = memory::peak();
     let mut step = (series.prepare)(size)?;
-    let (mut best, mut total) = (f64::INFINITY, 0.0);
+    step()?;
+    let memory_mb = memory::peak().and_then(|after| Some(after.saturating_sub(before?) as f64 / 1e6));
+    keep_freed_memory();
+    let (mut seconds, mut processor_seconds, first) = (f64::INFINITY, f64::INFINITY, Instant::now());
     for _ in 0..REPETITIONS {
-        let start = Instant::now();
+        let (start, used) = (Instant::now(), processor_time());
         step()?;
-        let seconds = start.elapsed().as_secs_f64();
-        (best, total) = (best.min(seconds), total + seconds);
-        if total > ENOUGH {
+        seconds = seconds.min(start.elapsed().as_secs_f64());
+        processor_seconds = processor_seconds.min(processor_time() - used);
+        if first.elapsed().as_secs_f64() > ENOUGH {
             break;
         }
     }
-    let taken = |after: u64| Some(after.saturating_sub(before?) as f64 / 1e6);
-    Ok(Row { size, seconds: best, memory_mb: memory::peak().and_then(taken) })
+    Ok(Row { size, seconds, processor_seconds, memory_mb })
+}
+
+/// Processor time of all threads so far, s.
+fn processor_time() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid place to write to.
+    let status = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    if status == 0 { time.tv_sec as f64 + 1e-9 * time.tv_nsec as f64 } else { f64::NAN }
 }
 
 /// Slope of ln y against ln x by least squares.
@@ -197,17 +209,17 @@ impl Table {
 impl Measured {
     fn write(&self, text: &mut String) {
         let memory = |row: &Row| row.memory_mb.map_or("".into(), |mb| format!("{mb:.0}"));
-        let rows = self
-            .rows
-            .iter()
-            .map(|row| format!("| {} | {:.2} | {} |\n", row.size, 1e3 * row.seconds, memory(row)));
-        let rows: String = rows.collect();
+        let row = |row: &Row| {
+            let [elapsed, used] = [row.seconds, row.processor_seconds].map(|seconds| 1e3 * seconds);
+            format!("| {} | {elapsed:.2} | {used:.2} | {} |\n", row.size, memory(row))
+        };
+        let rows: String = self.rows.iter().map(row).collect();
         let power = |value: Option<f64>| value.map_or("unknown".into(), |value| format!("{value:.2}"));
         let limit = self.limit.as_deref().unwrap_or("none up to here");
         // Writing to a string cannot fail.
         let _ = write!(
             text,
-            "\n### {}\n\n| {} | ms | MB |\n|---|---|---|\n{rows}\nTime grows with power {}, memory with {}. First limit: {limit}.\n",
+            "\n### {}\n\n| {} | ms | processor ms | MB |\n|---|---|---|---|\n{rows}\nProcessor time grows with power {}, memory with {}. First limit: {limit}.\n",
             self.name,
             self.axis,
             power(self.time_exponent),
@@ -229,7 +241,7 @@ mod tests {
 
     #[test]
     fn sizes_end_at_the_first_limit() {
-        let row = |size, seconds, mb| Row { size, seconds, memory_mb: Some(mb) };
+        let row = |size, seconds, mb| Row { size, seconds, processor_seconds: seconds, memory_mb: Some(mb) };
         let limits = Limits { seconds: 20.0, gigabytes: 1.0 };
         let rows = [row(10, 1.0, 10.0), row(20, 4.0, 20.0)];
         assert_eq!(beyond(&rows, 40, &limits), None);
