@@ -83,11 +83,19 @@ fn moment_matching_is_exact_on_a_random_field() {
     assert!((0.93..1.07).contains(&found.spread_unmeasured.unwrap()), "{found:?}");
 }
 
-/// The mean of weighted particles comes closer to the posterior's as they grow in number.
+/// The mean of weighted particles comes closer to the posterior's as they grow in number: slowly for twists that are
+/// narrower than the data's predictive density, whose weights have heavy tails.
 #[test]
 fn exact_methods_converge_with_the_number_of_particles() {
     let bed = bed("gaussian-1d");
-    for name in ["mcgdiff"] {
+    let cases = [
+        ("mcgdiff", 1024, 0.4),
+        ("afdps_sde", 1024, 0.4),
+        ("afdps_ode", 1024, 0.4),
+        ("fk_corrector", 1024, 0.4),
+        ("tds", 4096, 0.6),
+    ];
+    for (name, particles, share) in cases {
         let error = |particles: usize| {
             let square = |seed| {
                 let changes = "schedule: {steps: 100}";
@@ -95,11 +103,12 @@ fn exact_methods_converge_with_the_number_of_particles() {
             };
             ((0..8).map(square).sum::<f64>() / 8.0).sqrt()
         };
-        let (few, many) = (error(16), error(1024));
-        println!(
-            "{name}: root mean square error of the mean {few:.3} with 16, {many:.3} with 1024 particles"
+        let (few, many) = (error(16), error(particles));
+        println!("{name}: root mean square error of the mean {few:.3} with 16, {many:.3} with {particles}");
+        assert!(
+            many < share * few && many < 0.12,
+            "{name}: {few} with few, {many} with {particles} particles"
         );
-        assert!(many < 0.5 * few && many < 0.1, "{name}: {few} with few, {many} with many particles");
     }
 }
 
