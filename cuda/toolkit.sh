@@ -55,5 +55,5 @@ chmod +x "$folder/toolkit/bin/nvcc"
 
 cat <<END
 export NVCC=$folder/toolkit/bin/nvcc CUDA_HOME=$folder/toolkit CUDA_PATH=$folder/toolkit CUDA_ROOT=$folder/toolkit
-export CUDA_TOOLKIT_ROOT_DIR=$folder/toolkit LIBRARY_PATH=$folder/toolkit/lib64:$folder/toolkit/lib64/stubs CUDA_COMPUTE_CAP=\${CUDA_COMPUTE_CAP:-80}
+export PATH=$folder/toolkit/bin:\$PATH CUDA_TOOLKIT_ROOT_DIR=$folder/toolkit LIBRARY_PATH=$folder/toolkit/lib64:$folder/toolkit/lib64/stubs CUDA_COMPUTE_CAP=\${CUDA_COMPUTE_CAP:-80}
 END
