@@ -104,7 +104,7 @@ fn mean(values: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prior::{card::Prior, gaussian::Gaussian};
+    use crate::prior::gaussian::Gaussian;
 
     /// A smooth random field against its own draws, white noise of the same variance, and a field ten times as strong.
     #[test]
@@ -120,26 +120,5 @@ mod tests {
         let white = (rng.normals(&[4, 1, 32, 32], &compute).unwrap() * prior.data_std()).unwrap();
         assert!(score(&white).is_foreign(), "{:?}", score(&white));
         assert!(score(&(own * 10.0).unwrap()).is_foreign());
-    }
-
-    /// A grating of the brightness of a ring is no picture of a black hole; a ring is.
-    #[test]
-    fn the_default_prior_knows_rings_but_no_gratings() {
-        let compute = Compute::cpu();
-        let prior = Prior::find("blackhole64").unwrap();
-        let (network, scaling) = (prior.network(&compute).unwrap(), prior.scaling());
-        let score = |brightness: &dyn Fn(f64, f64) -> f64| {
-            let pixels: Vec<f64> =
-                (0..64 * 64).map(|i| brightness((i / 64) as f64 - 31.5, (i % 64) as f64 - 31.5)).collect();
-            let total: f64 = pixels.iter().sum();
-            let fractions = pixels.into_iter().map(|value| value / total).collect();
-            let image = scaling.to_network(&compute.tensor(fractions, &[1, 1, 64, 64]).unwrap()).unwrap();
-            OutOfDistribution::of(&network, &image, &Rng::new(1), &compute).unwrap()
-        };
-        let ring =
-            score(&|y, x| (-0.5 * ((y.hypot(x) - 9.0) / 2.0).powi(2)).exp() * (1.5 + y / 10.0).max(0.2));
-        assert!(!ring.is_foreign(), "{ring:?}");
-        let grating = score(&|y, x| if y.hypot(x) < 14.0 { 1.0 + (2.1 * x).sin() } else { 0.0 });
-        assert!(grating.is_foreign(), "{grating:?}");
     }
 }
