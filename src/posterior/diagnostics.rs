@@ -217,7 +217,7 @@ pub fn functionals(samples: &Tensor) -> Result<Vec<Vec<f64>>> {
 fn lost(problem: &Problem, log_likelihood: &[Vec<f64>]) -> Vec<bool> {
     let means: Vec<f64> =
         log_likelihood.iter().map(|chain| chain.iter().sum::<f64>() / chain.len() as f64).collect();
-    below_better_half(&means, &means, margin(problem, LOST))
+    below_better_half(&means, margin(problem, LOST))
 }
 
 /// `threshold` times the scatter of a log likelihood within one mode, sqrt(M/2) nats for M data, and at least 8 nats:
@@ -227,13 +227,18 @@ pub(crate) fn margin(problem: &Problem, threshold: f64) -> f64 {
     (threshold * (data as f64 / 2.0).sqrt()).max(LEAST_MARGIN)
 }
 
-/// Which values lie more than `margin` below the median of the better half of `all`.
-pub(crate) fn below_better_half(values: &[f64], all: &[f64], margin: f64) -> Vec<bool> {
-    let mut sorted = all.to_vec();
+/// Which values lie more than `margin` below the median of their better half.
+pub(crate) fn below_better_half(values: &[f64], margin: f64) -> Vec<bool> {
+    let border = better_half(values) - margin;
+    values.iter().map(|value| *value < border).collect()
+}
+
+/// Median of the better half of `values`.
+pub(crate) fn better_half(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
-    sorted.truncate(all.len().div_ceil(2));
-    let middle = quantile(&mut sorted, 0.5);
-    values.iter().map(|value| *value < middle - margin).collect()
+    sorted.truncate(values.len().div_ceil(2));
+    quantile(&mut sorted, 0.5)
 }
 
 #[cfg(test)]
@@ -256,13 +261,11 @@ mod tests {
 
     #[test]
     fn lost_values_lie_below_the_better_half() {
-        let lost = |values: &[f64]| below_better_half(values, values, 20.0);
+        let lost = |values: &[f64]| below_better_half(values, 20.0);
         assert_eq!(lost(&[-10.0, -12.0, -50.0, -11.0]), [false, false, true, false]);
         assert_eq!(lost(&[-10.0]), [false]);
         // Even if most chains are lost, the better half decides.
         assert_eq!(lost(&[-10.0, -90.0, -12.0, -90.0, -90.0]), [false, true, false, true, true]);
-        // All may be lost beside better ones.
-        assert_eq!(below_better_half(&[-50.0, -60.0], &[-50.0, -60.0, -10.0, -11.0], 20.0), [true, true]);
     }
 
     /// The names of the contract, and null for what is missing.

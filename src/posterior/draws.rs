@@ -165,7 +165,8 @@ impl Draws {
         Ok(Some(Self { images, chain: row(0), time: row(1), run: row(2) }))
     }
 
-    fn select(&self, index: &[usize]) -> Result<Self> {
+    /// The draws `index`, in this order.
+    pub(super) fn select(&self, index: &[usize]) -> Result<Self> {
         let rows: Vec<u32> = index.iter().map(|&i| i as u32).collect();
         let rows = Tensor::new(rows, &Device::Cpu)?.to_device(self.images.device())?;
         Ok(Self {

@@ -325,7 +325,7 @@ impl Solver for Langevin {
         }
         let log_likelihood = self.fits.observe(&motion.point.log_density)?;
         let rule = &self.settings.restart;
-        let lost = self.fits.lost(self.fits.values(), rule, problem);
+        let lost = self.fits.lost(rule, problem);
         let due = rule.due(now, self.settings.anneal);
         let restarts = due && now < self.settings.anneal && level > rule.level * prior.data_std();
         if restarts {

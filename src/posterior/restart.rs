@@ -13,7 +13,8 @@ use crate::{Result, instrument::Problem, rng::Rng};
 ///
 /// A chain is lost when its log likelihood, averaged over recent steps, lies more than `threshold` sqrt(M/2) nats,
 /// and more than 8, below the median of the better half of the chains (M data; sqrt(M/2) is the scatter of a log
-/// likelihood within one mode). Split Gibbs sampling counts those of earlier cycles as well. During annealing, after its first fifth and while the noise level is above `level`, a
+/// likelihood within one mode). Split Gibbs sampling counts those of
+/// all cycles, and judges its draws by the cycles that came after them too. During annealing, after its first fifth and while the noise level is above `level`, a
 /// lost chain restarts from a copy of a chain that is not, as in sequential Monte Carlo, and the copies part again.
 /// Copies made later would stay alike: split Gibbs sampling gives such chains up until its next cycle, Langevin
 /// dynamics keeps them among the draws and counts them in the metric `lost`.
@@ -73,9 +74,9 @@ impl Fits {
         (0..self.0.len()).max_by(|&a, &b| self.0[a].total_cmp(&self.0[b])).unwrap_or(0)
     }
 
-    /// Which chains are lost beside all that have come as far, with fits `all`.
-    pub(crate) fn lost(&self, all: &[f64], rule: &Restart, problem: &Problem) -> Vec<bool> {
-        below_better_half(&self.0, all, margin(problem, rule.threshold))
+    /// Which chains are lost.
+    pub(crate) fn lost(&self, rule: &Restart, problem: &Problem) -> Vec<bool> {
+        below_better_half(&self.0, margin(problem, rule.threshold))
     }
 
     /// Chain i continues with the fit of chain `sources[i]`.

@@ -36,11 +36,6 @@ impl Thinning {
         self.kept.push(Draws::together(state.clone(), chains, time));
     }
 
-    /// Number of draws so far.
-    pub(crate) fn len(&self) -> usize {
-        self.kept.iter().map(Draws::len).sum()
-    }
-
     /// Draws so far.
     ///
     /// # Errors

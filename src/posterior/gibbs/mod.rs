@@ -9,9 +9,8 @@
 //! large they go on from copies of others, which part again; later they are given up for this cycle and leave no draw.
 
 mod cycle;
+mod pool;
 mod settings;
-
-use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 
@@ -20,6 +19,7 @@ use crate::{
     instrument::Problem,
     posterior::{
         Draws, Solver, Step,
+        diagnostics::margin,
         hmc::{self, Point, Reference, StepSizes},
         restart,
         solver::{TensorMap, take},
@@ -30,6 +30,7 @@ use crate::{
 };
 
 use cycle::Cycle;
+use pool::Pool;
 pub use settings::GibbsSettings;
 
 /// Further trajectories of a cycle's first round that may go into finding step sizes.
@@ -42,8 +43,7 @@ pub struct Gibbs {
     round: usize,
     start: Tensor,
     cycle: Cycle,
-    /// Fits of all chains of all cycles at the rounds where lost chains are looked for.
-    seen: BTreeMap<usize, Vec<f64>>,
+    pool: Pool,
     kept: Thinning,
 }
 
@@ -57,7 +57,7 @@ impl Gibbs {
         let cycle = Cycle::new(&start, &settings)?;
         let end = settings.anneal + settings.rounds;
         let kept = Thinning::new(settings.anneal + settings.rounds / 4, end, settings.draws);
-        Ok(Self { settings, round: 0, start, cycle, seen: BTreeMap::new(), kept })
+        Ok(Self { settings, round: 0, start, cycle, pool: Pool::default(), kept })
     }
 
     /// Rounds of a cycle.
@@ -73,9 +73,7 @@ impl Gibbs {
             return Ok([0.0; 2]);
         }
         let cycle = &mut self.cycle;
-        let seen = self.seen.entry(round).or_default();
-        seen.extend(cycle.fits.values());
-        let lost = cycle.fits.lost(seen, rule, problem);
+        let lost = self.pool.judge(round, cycle.fits.values(), margin(problem, rule.threshold));
         if parting && !draws {
             cycle.take(&restart::replacements(&lost, rng))?;
             return Ok([restart::count(&lost), 0.0]);
@@ -89,6 +87,9 @@ impl Gibbs {
         }
         if draws && !good.is_empty() {
             self.kept.keep(&cycle.x, &cycle.chains, self.round);
+            for (&chain, &fit) in cycle.chains.iter().zip(cycle.fits.values()) {
+                self.pool.draw(round, self.round, chain, fit);
+            }
         }
         Ok([0.0, dropped as f64])
     }
@@ -105,7 +106,7 @@ impl Solver for Gibbs {
     }
 
     fn finished_draws(&self) -> usize {
-        if self.round.is_multiple_of(self.period()) { self.kept.len() } else { 0 }
+        if self.round.is_multiple_of(self.period()) { self.pool.good_draws() } else { 0 }
     }
 
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step> {
@@ -152,7 +153,7 @@ impl Solver for Gibbs {
     }
 
     fn draws(&self) -> Result<Draws> {
-        self.kept.draws()
+        self.pool.good(&self.kept.draws()?)
     }
 
     fn state(&self) -> Result<TensorMap> {
@@ -170,24 +171,14 @@ impl Solver for Gibbs {
             put("gradient", point.gradient.clone());
             put("fits", self.cycle.fits.state()?);
         }
-        let seen =
-            self.seen.iter().flat_map(|(&round, fits)| fits.iter().flat_map(move |&fit| [round as f64, fit]));
-        let seen: Vec<f64> = seen.collect();
-        if !seen.is_empty() {
-            put("seen", Tensor::from_vec(seen, ((), 2), &Device::Cpu)?);
-        }
+        self.pool.save(&mut state)?;
         self.kept.save("gibbs", &mut state)?;
         Ok(state)
     }
 
     fn restore(&mut self, mut state: TensorMap) -> Result<()> {
         self.kept.restore("gibbs", &mut state)?;
-        self.seen.clear();
-        if let Some(seen) = state.remove("gibbs.seen") {
-            for pair in hmc::to_host(&seen)?.chunks_exact(2) {
-                self.seen.entry(pair[0] as usize).or_default().push(pair[1]);
-            }
-        }
+        self.pool = Pool::restore(&mut state)?;
         let all = self.start.dims().to_vec();
         let left = state.get("gibbs.chains").map_or(0, Tensor::elem_count);
         let images = [&[left], &all[1..]].concat();
