@@ -19,8 +19,8 @@ const VOXELS: usize = 5;
 /// Memory that the default settings of a stack stay below, bytes.
 const MEMORY: usize = 7 << 30;
 /// Chains, and draws of each, for smaller and larger stacks, and the least of all.
-const CHAINS: [[usize; 2]; 3] = [[8, 8], [4, 8], [4, 4]];
-const LEAST: [usize; 2] = [2, 4];
+const CHAINS: [[usize; 2]; 5] = [[8, 8], [4, 8], [4, 4], [2, 4], [1, 4]];
+const LEAST: [usize; 2] = [1, 2];
 
 /// Settings of a reconstruction; every field has a default but `data`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
