@@ -145,7 +145,7 @@ impl Diagnostics {
     fn warn(&mut self, lost: &[bool]) {
         if let Some(rhat) = self.rhat_max.filter(|rhat| *rhat > RHAT_LIMIT) {
             self.warnings.push(format!(
-                "chains disagree: R-hat {rhat:.2} is above {RHAT_LIMIT}; run longer before trusting the spread"
+                "chains disagree: R-hat {rhat:.3} is above {RHAT_LIMIT}; run longer before trusting the spread"
             ));
         }
         let count = lost.iter().filter(|lost| **lost).count();

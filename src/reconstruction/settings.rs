@@ -62,7 +62,7 @@ impl Default for Settings {
             vlbi: Vlbi::default(),
             stack: StackSettings::default(),
             microscope: microscope::problem::Settings::default(),
-            samples: 192,
+            samples: 256,
             seed: 1,
             device: "auto".into(),
             threads: 0,
