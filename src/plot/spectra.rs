@@ -34,8 +34,9 @@ pub(super) fn agreement(correlation: &[[f64; 2]], cut_off: f64, source: &str) ->
         panel.curve(&[[0.0, AGREEMENT], [end, AGREEMENT]], THIN, BLACK)?;
         upright(&panel, cut_off * 1e-6, [-0.1, 1.05])?;
         panel.curve(&micrometres(correlation), CURVE, POSTERIOR)?;
-        panel.note([0.985, 0.12], "1/7", Align::Right, BLACK)?;
-        panel.note([0.985, 0.08 + 0.85], "cut-off of the objective in red", Align::Right, REFERENCE)?;
+        panel.note([0.985, 0.75], "1/7", Align::Right, BLACK)?;
+        let beside = cut_off * 1e-6 / end + 0.01;
+        panel.note([beside, 0.06], "cut-off of the objective", Align::Left, REFERENCE)?;
         panel.frame(BLACK)
     })?;
     let words = match resolved(correlation) {
