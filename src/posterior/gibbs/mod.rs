@@ -135,7 +135,7 @@ impl Solver for Gibbs {
             // A cycle's first step sizes are a guess: chains that do not move with them would remember their start.
             done += usize::from(round > 0 || acceptance > 0.5 * self.settings.acceptance);
         }
-        cycle.x = draw_given_noisy(prior, &point.position, level, self.settings.denoise, rng)?;
+        cycle.x = draw_given_noisy(prior, &point.position, level, self.settings.denoise_in(round), rng)?;
         let log_likelihood = cycle.fits.observe(&point.log_density)?;
         cycle.point = Some(point);
         let [restarted, dropped] =
