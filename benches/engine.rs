@@ -11,7 +11,7 @@ use antumbra::{
         Solver,
         ppm::{Ppm, PpmSettings},
     },
-    prior::{Adaptation, Denoiser, Scaling, Trainable, card::Prior, unet::UNet},
+    prior::{Adaptation, Denoiser, Scaling, Trainable, card::Prior},
     rng::Rng,
     tensor::value_and_gradient,
 };
@@ -39,7 +39,7 @@ fn likelihood_gradient(bencher: Bencher) {
 }
 
 /// The default prior, noisy images and their noise levels.
-fn default_prior(batch: usize) -> (UNet, Tensor, Tensor) {
+fn default_prior(batch: usize) -> (Box<dyn Denoiser>, Tensor, Tensor) {
     let compute = Compute::cpu();
     let network = Prior::find("blackhole64").unwrap().network(&compute).unwrap();
     let noisy = Rng::new(0).normals(&[batch, 1, 64, 64], &compute).unwrap();
@@ -59,7 +59,7 @@ fn denoise(bencher: Bencher, batch: usize) {
 #[divan::bench(args = [1, 8])]
 fn denoiser_vector_jacobian_product(bencher: Bencher, batch: usize) {
     let (network, noisy, level) = default_prior(batch);
-    bencher.bench(|| value_and_gradient(&noisy, |noisy| loss(&network, noisy, &level)).unwrap());
+    bencher.bench(|| value_and_gradient(&noisy, |noisy| loss(network.as_ref(), noisy, &level)).unwrap());
 }
 
 #[divan::bench(args = [1, 8])]
@@ -83,7 +83,7 @@ fn weight_gradient(bencher: Bencher, batch: usize, adaptation: Adaptation) {
 fn ppm_step_of_8_particles(bencher: Bencher) {
     let (problem, (prior, ..), rng) = (m87(), default_prior(1), Rng::new(2));
     let settings = PpmSettings { particles: 8, draw_steps: 2, ..PpmSettings::default() };
-    let mut ppm = Ppm::new(settings, &prior, &rng, &Compute::cpu()).unwrap();
-    ppm.step(&problem, &prior, &mut rng.stream("step", 0)).unwrap();
-    bencher.bench_local(|| ppm.step(&problem, &prior, &mut rng.stream("step", 1)).unwrap());
+    let mut ppm = Ppm::new(settings, prior.as_ref(), &rng, &Compute::cpu()).unwrap();
+    ppm.step(&problem, prior.as_ref(), &mut rng.stream("step", 0)).unwrap();
+    bencher.bench_local(|| ppm.step(&problem, prior.as_ref(), &mut rng.stream("step", 1)).unwrap());
 }

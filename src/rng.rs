@@ -1,12 +1,18 @@
 //! Seeded random numbers drawn on the host, so that every device sees the same ones.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use rand::{Rng as _, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::{Result, compute::Compute};
+
+/// So many numbers are drawn one after the other; more of them in parts, each from its own stream, on all threads.
+const SERIAL: usize = 1 << 16;
+/// Numbers of one part.
+const PART: usize = 1 << 14;
 
 /// A seeded generator; named streams of one seed are independent.
 #[derive(Debug, Clone)]
@@ -52,8 +58,26 @@ impl Rng {
     /// # Errors
     /// The device has no memory left.
     pub fn normals(&mut self, shape: &[usize], compute: &Compute) -> Result<Tensor> {
-        let values = (0..shape.iter().product()).map(|_| self.normal()).collect();
-        compute.tensor(values, shape)
+        let count = shape.iter().product();
+        if count <= SERIAL {
+            return compute.tensor((0..count).map(|_| self.normal()).collect(), shape);
+        }
+        let parts = self.fork();
+        let part = |start: usize| {
+            let mut rng = parts.stream("part", start as u64);
+            let values: Vec<f64> = (start..count.min(start + PART)).map(|_| rng.normal()).collect();
+            Ok(Tensor::from_vec(values, (count - start).min(PART), &Device::Cpu)?.to_dtype(compute.dtype)?)
+        };
+        let values = (0..count).step_by(PART).collect::<Vec<_>>().into_par_iter().map(part);
+        let values = Tensor::cat(&values.collect::<Result<Vec<_>>>()?, 0)?;
+        Ok(values.reshape(shape)?.to_device(&compute.device)?)
+    }
+
+    /// An independent generator, another one at every call.
+    fn fork(&mut self) -> Self {
+        let mut seed = [0; 32];
+        self.generator.fill_bytes(&mut seed);
+        Self::from_digest(seed)
     }
 }
 
@@ -72,6 +96,25 @@ impl RngCore for Rng {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Many numbers are drawn in parallel: other threads, the same numbers; another call, other numbers.
+    #[test]
+    fn many_normals_do_not_depend_on_the_number_of_threads() {
+        let draw = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let mut rng = Rng::new(1);
+                [0, 1].map(|_| rng.normals(&[5, SERIAL / 4], &Compute::cpu()).unwrap())
+            })
+        };
+        let flat = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let ([first, second], [again, _]) = (draw(1), draw(3));
+        assert_eq!(flat(&first), flat(&again));
+        assert_ne!(flat(&first)[..PART], flat(&first)[PART..2 * PART]);
+        assert_ne!(flat(&first), flat(&second));
+        let square = first.sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!((square - 1.0).abs() < 0.02, "{square}");
+    }
 
     #[test]
     fn streams_repeat_and_differ() {

@@ -3,6 +3,7 @@
 
 mod cli;
 mod closed_form;
+mod devices;
 mod golden;
 mod laws;
 mod reference;

@@ -69,7 +69,7 @@ class UNet(torch.nn.Module):
         return F.pixel_shuffle(self.convolve("head", self.modulate("last", h, embedding)), self.patch)
 
     def embed(self, level):
-        angles = (level.log() / 4)[:, None] * torch.tensor(FREQUENCIES)
+        angles = (level.log() / 4)[:, None] * torch.tensor(FREQUENCIES, device=level.device)
         hidden = F.silu(self.linear("embed.0", torch.cat([angles.cos(), angles.sin()], 1)))
         return F.silu(self.linear("embed.1", hidden))
 

@@ -19,9 +19,11 @@ use crate::{
     prior::{
         card::{self, Card, HeldOut, Prior, Provenance},
         images::{ImageSettings, TrainingImages},
+        network::Network,
         train::{TrainSettings, Training, read_state, scaling_of},
         unet::Architecture,
     },
+    tensor::precision::Precision,
 };
 
 /// Fit a diffusion prior to simulated images.
@@ -35,6 +37,12 @@ pub(super) struct Train {
     /// Change one setting, for example training.steps=1000.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// auto, cpu or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// What a GPU multiplies with: full, tf32 or bf16.
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
     /// Number of threads; the result does not depend on it.
     #[arg(short = 'j', long, value_name = "N")]
     threads: Option<usize>,
@@ -147,16 +155,14 @@ impl Train {
 
     fn start(&self, settings: &Settings, images: &TrainingImages) -> Result<Training> {
         let scaling = scaling_of(images, settings.architecture.data_std);
-        let mut training = Training::new(
-            settings.training.clone(),
-            settings.architecture.clone(),
-            scaling,
-            &Compute::cpu(),
-        )?;
+        let compute = Compute::named(&self.device)?;
+        self.precision.apply();
+        let (training, architecture) = (settings.training.clone(), settings.architecture.clone());
+        let mut training = Training::new(training, architecture, scaling, &compute)?;
         if self.resume {
             training.restore(&read_state(&self.checkpoint())?)?;
         } else if let Some(name) = &settings.start_from {
-            training.start_from(&Prior::find(name)?.network(&Compute::cpu())?.tensors()?)?;
+            training.start_from(&Prior::find(name)?.tensors()?)?;
         }
         Ok(training)
     }
@@ -189,7 +195,7 @@ impl Train {
             pixel: settings.pixel.clone(),
             unit: scaling.unit,
             dark: scaling.dark,
-            architecture: settings.architecture.clone(),
+            architecture: Network::UNet(settings.architecture.clone()),
             training: Provenance {
                 images: settings.images.simulator.words().into(),
                 count: images.training.len(),

@@ -10,11 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{
-    Scaling,
-    images::hex,
-    unet::{Architecture, UNet},
-};
+use super::{Denoiser, Scaling, images::hex, network::Network};
 use crate::{Error, Result, compute::Compute, config, io::atomic};
 
 /// Largest weights file that is read, bytes.
@@ -53,7 +49,7 @@ pub struct Card {
     /// Network value of a dark pixel.
     pub dark: f64,
     /// Shape of the network and the noise levels it knows.
-    pub architecture: Architecture,
+    pub architecture: Network,
     /// Where the weights come from.
     pub training: Provenance,
     /// SHA-256 of the weights file.
@@ -205,9 +201,16 @@ impl Prior {
     ///
     /// # Errors
     /// Weights that do not fit the card's architecture.
-    pub fn network(&self, compute: &Compute) -> Result<UNet> {
-        let tensors = candle_core::safetensors::load_buffer(&self.weights, &Device::Cpu)?;
-        UNet::fixed(self.card.architecture.clone(), tensors.into_iter().collect(), compute)
+    pub fn network(&self, compute: &Compute) -> Result<Box<dyn Denoiser>> {
+        self.card.architecture.build(self.tensors()?, compute)
+    }
+
+    /// The weights by name.
+    ///
+    /// # Errors
+    /// A file of another format.
+    pub fn tensors(&self) -> Result<BTreeMap<String, Tensor>> {
+        Ok(candle_core::safetensors::load_buffer(&self.weights, &Device::Cpu)?.into_iter().collect())
     }
 
     /// Flux fractions of network units.
@@ -234,7 +237,10 @@ pub fn write(file: &Path, tensors: BTreeMap<String, Tensor>, mut card: Card) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{prior::Denoiser, rng::Rng};
+    use crate::{
+        prior::unet::{Architecture, UNet},
+        rng::Rng,
+    };
 
     fn written() -> (tempfile::TempDir, PathBuf, UNet) {
         let folder = tempfile::tempdir().unwrap();
@@ -263,7 +269,7 @@ mod tests {
             pixel: "flux fraction".into(),
             unit: 1e-3,
             dark: -0.25,
-            architecture,
+            architecture: Network::UNet(architecture),
             training,
             sha256: String::new(),
         };
@@ -280,10 +286,10 @@ mod tests {
             let compute = Compute::cpu();
             let x = Rng::new(1).normals(&[1, 1, 8, 8], &compute).unwrap();
             let level = compute.tensor(vec![1.0], &[1]).unwrap();
-            let values = |net: &UNet| {
+            let values = |net: &dyn Denoiser| {
                 net.denoise(&x, &level).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
             };
-            let (a, b) = (values(&network), values(&prior.network(&compute).unwrap()));
+            let (a, b) = (values(&network), values(prior.network(&compute).unwrap().as_ref()));
             assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-2));
         }
     }
@@ -300,7 +306,7 @@ mod tests {
         fs::write(&file, &bytes).unwrap();
         fs::write(&card, text.replace("pixels: 8", "pixels: 16").replace("embedding: 8", "embedding: 16"))
             .unwrap();
-        let error = Prior::read(&file).unwrap().network(&Compute::cpu()).unwrap_err().to_string();
+        let error = Prior::read(&file).unwrap().network(&Compute::cpu()).err().unwrap().to_string();
         assert!(error.contains("shape"), "{error}");
         fs::write(&card, "a: [1]").unwrap();
         assert!(message(&file).contains("prior card"));

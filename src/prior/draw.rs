@@ -1,6 +1,6 @@
 //! Draws of a prior and of its conditional given a noisy image, by integrating the reverse diffusion.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::{
     Result,
@@ -11,13 +11,15 @@ use crate::{
 
 /// Curvature of the noise schedule (Karras et al. 2022, eq. 5).
 const RHO: f64 = 7.0;
-/// Pixels of all images of a batch together: small enough to bound memory, large enough to keep the cores busy.
-const BATCH_PIXELS: usize = 32768;
+/// Pixels of all images of a batch together: small enough to bound memory, large enough to keep the cores of a CPU busy,
+/// or those of a GPU.
+const BATCH_PIXELS: [usize; 2] = [1 << 15, 1 << 23];
 
-/// Number of images that pass through a denoiser together. It depends on their size alone, so that results depend
-/// neither on the number of images nor on that of threads.
-pub fn batch_size(shape: [usize; 3]) -> usize {
-    (BATCH_PIXELS / shape.iter().product::<usize>().max(1)).max(1)
+/// Number of images that pass through a denoiser together. It depends on their size and the kind of device alone, so that
+/// results depend neither on the number of images nor on that of threads.
+pub fn batch_size(shape: [usize; 3], device: &Device) -> usize {
+    let pixels = BATCH_PIXELS[usize::from(!device.is_cpu())];
+    (pixels / shape.iter().product::<usize>().max(1)).max(1)
 }
 
 /// `count` independent draws `[count, Z, Y, X]` of `prior` by `steps` steps of Heun's method on the probability-flow
@@ -35,7 +37,7 @@ pub fn draws(
     let levels = noise_levels(prior.noise_range(), steps);
     let [z, y, x] = prior.shape();
     let mut done = Vec::new();
-    let size = batch_size([z, y, x]);
+    let size = batch_size([z, y, x], &compute.device);
     for start in (0..count).step_by(size) {
         let batch = size.min(count - start);
         let noise = rng.normals(&[batch, z, y, x], compute)?;

@@ -1,16 +1,19 @@
 //! Priors: what images look like, known through a denoiser.
 
 pub mod card;
+pub mod checkpoint;
 pub mod counted;
 pub mod draw;
 pub mod gaussian;
 pub mod images;
 pub mod low_rank;
 pub mod mixture;
+pub mod network;
 pub mod positive;
 pub mod residual;
 pub mod reverse;
 pub mod simulate;
+pub mod song;
 pub mod tiled;
 pub mod train;
 pub mod unet;

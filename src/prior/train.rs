@@ -15,10 +15,14 @@ use crate::{
     Error, Result,
     compute::Compute,
     rng::Rng,
-    tensor::adam::{Adam, AdamSettings},
+    tensor::{
+        Packing,
+        adam::{Adam, AdamSettings},
+    },
 };
 
-/// Images that pass through the network together; fixed, so that results do not depend on the thread count.
+/// Images that are drawn together, and on a CPU pass through the network together; fixed, so that results do not depend
+/// on the thread count.
 const MICRO_BATCH: usize = 4;
 /// Noise levels at which the held-out loss is measured, network unit.
 pub const EVALUATION_LEVELS: [f64; 8] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
@@ -111,8 +115,10 @@ pub struct Training {
     settings: TrainSettings,
     compute: Compute,
     network: UNet,
+    weights: Packing,
     optimiser: Adam,
-    average: Vec<(String, Tensor)>,
+    /// Averaged weights, flat.
+    average: Tensor,
     scaling: Scaling,
     rng: Rng,
 }
@@ -134,8 +140,9 @@ impl Training {
         let adam =
             AdamSettings { max_gradient_norm: Some(settings.max_gradient_norm), ..AdamSettings::default() };
         let optimiser = Adam::new(network.variables(), adam)?;
-        let average = copies(&network.variables())?;
-        Ok(Self { settings, compute: compute.clone(), network, optimiser, average, scaling, rng })
+        let weights = Packing::new(network.variables());
+        let average = weights.values()?;
+        Ok(Self { settings, compute: compute.clone(), network, weights, optimiser, average, scaling, rng })
     }
 
     /// Starts from the weights of another prior of the same widths. Blocks that it lacks start as identities, so a network
@@ -154,7 +161,7 @@ impl Training {
             let variable = place.ok_or_else(|| refuse(name))?;
             variable.set(&tensor.to_dtype(variable.dtype())?.to_device(variable.device())?)?;
         }
-        self.average = copies(&self.network.variables())?;
+        self.average = self.weights.values()?;
         Ok(())
     }
 
@@ -171,13 +178,16 @@ impl Training {
         let step = self.finished();
         let rng = self.rng.stream("step", step as u64);
         let starts: Vec<_> = (0..self.settings.batch).step_by(MICRO_BATCH).collect();
-        let parts: Vec<(f64, GradStore)> = starts
-            .par_iter()
-            .map(|&start| {
-                let size = MICRO_BATCH.min(self.settings.batch - start);
-                self.gradient(images, size, &mut rng.stream("images", start as u64))
-            })
-            .collect::<Result<_>>()?;
+        let drawn = starts.into_par_iter().map(|start| {
+            let size = MICRO_BATCH.min(self.settings.batch - start);
+            self.draw(images, size, &mut rng.stream("images", start as u64))
+        });
+        let gradient = |noisy: Noisy| self.gradient(&noisy);
+        let parts: Vec<(f64, GradStore)> = if self.compute.device.is_cpu() {
+            drawn.map(|noisy| noisy.and_then(gradient)).collect::<Result<_>>()?
+        } else {
+            vec![gradient(Noisy::together(&drawn.collect::<Result<Vec<_>>>()?)?)?]
+        };
         let mut sum = 0.0;
         let mut total: Option<GradStore> = None;
         for (loss, gradients) in parts {
@@ -194,24 +204,32 @@ impl Training {
         Ok(sum)
     }
 
-    /// This part's share of the batch's loss, and its gradient.
-    fn gradient(&self, images: &ImageSet, size: usize, rng: &mut Rng) -> Result<(f64, GradStore)> {
-        let clean = batch(images, self.scaling, size, rng, &self.compute)?;
-        let levels = (0..size)
-            .map(|_| self.settings.noise_level(self.network.architecture(), rng))
-            .collect::<Vec<_>>();
-        let losses = denoising_losses(&self.network, &clean, &levels, rng, &self.compute)?;
+    /// Part of a batch, on the host.
+    fn draw(&self, images: &ImageSet, size: usize, rng: &mut Rng) -> Result<Noisy> {
+        let clean = batch(images, self.scaling, size, rng, &self.host())?;
+        let architecture = self.network.architecture();
+        let levels: Vec<_> = (0..size).map(|_| self.settings.noise_level(architecture, rng)).collect();
+        Noisy::draw(clean, levels, rng, &self.host())
+    }
+
+    /// Where batches are drawn.
+    fn host(&self) -> Compute {
+        Compute { device: Device::Cpu, dtype: self.compute.dtype }
+    }
+
+    /// The share of `noisy` in the batch's loss, and its gradient.
+    fn gradient(&self, noisy: &Noisy) -> Result<(f64, GradStore)> {
+        let losses = noisy.losses(&self.network, &self.compute)?;
         let loss = (losses.sum_all()? / self.settings.batch as f64)?;
-        Ok((loss.to_dtype(DType::F64)?.to_scalar::<f64>()?, loss.backward()?))
+        let gradients = loss.backward()?;
+        Ok((loss.to_dtype(DType::F64)?.to_scalar::<f64>()?, gradients))
     }
 
     /// Exponential average whose memory grows with the number of steps (Karras et al. 2022, appendix F.3).
     fn update_average(&mut self) -> Result<()> {
         let memory = (self.finished() as f64 / 10.0).clamp(1.0, self.settings.average.max(1) as f64);
         let keep = (-1.0 / memory).exp();
-        for ((_, average), (_, variable)) in self.average.iter_mut().zip(self.network.variables()) {
-            *average = ((&*average * keep)? + (variable.as_tensor().detach() * (1.0 - keep))?)?;
-        }
+        self.average = ((&self.average * keep)? + (self.weights.values()? * (1.0 - keep))?)?;
         Ok(())
     }
 
@@ -220,7 +238,7 @@ impl Training {
     /// # Errors
     /// Those of the tensor library.
     pub fn averaged(&self) -> Result<UNet> {
-        let tensors = self.average.iter().cloned().collect();
+        let tensors = self.weights.parts(&self.average)?.into_iter().collect();
         UNet::fixed(self.network.architecture().clone(), tensors, &self.compute)
     }
 
@@ -238,16 +256,20 @@ impl Training {
             for (part, indices) in mine.chunks(MICRO_BATCH).enumerate() {
                 let values: Vec<f64> = indices.iter().flat_map(|&i| images.turned(i, 0)).collect();
                 let [z, y, x] = network.shape();
-                let clean = self.compute.tensor(values, &[indices.len(), z, y, x])?;
+                let clean = self.host().tensor(values, &[indices.len(), z, y, x])?;
                 let clean = self.scaling.to_network(&clean)?;
                 let mut rng = rng.stream("noise", (which * images.len() + part) as u64);
-                let losses =
-                    denoising_losses(&network, &clean, &vec![level; indices.len()], &mut rng, &self.compute)?;
+                let noisy = Noisy::draw(clean, vec![level; indices.len()], &mut rng, &self.host())?;
+                let losses = noisy.losses(&network, &self.compute)?;
                 sum += losses.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
             }
             Ok((level, sum / mine.len().max(1) as f64))
         };
-        EVALUATION_LEVELS.par_iter().enumerate().map(mean).collect()
+        if self.compute.device.is_cpu() {
+            EVALUATION_LEVELS.par_iter().enumerate().map(mean).collect()
+        } else {
+            EVALUATION_LEVELS.iter().enumerate().map(mean).collect()
+        }
     }
 
     /// Everything needed to continue.
@@ -256,7 +278,8 @@ impl Training {
     /// Those of the tensor library.
     pub fn state(&self) -> Result<HashMap<String, Tensor>> {
         let mut state = self.optimiser.state()?;
-        state.extend(self.average.iter().map(|(name, tensor)| (format!("average.{name}"), tensor.clone())));
+        let average = self.weights.parts(&self.average)?.into_iter();
+        state.extend(average.map(|(name, tensor)| (format!("average.{name}"), tensor)));
         Ok(state)
     }
 
@@ -266,41 +289,53 @@ impl Training {
     /// A tensor is missing or has another shape.
     pub fn restore(&mut self, state: &HashMap<String, Tensor>) -> Result<()> {
         self.optimiser.restore(state)?;
-        for (name, average) in &mut self.average {
+        self.average = self.weights.packed(|name, variable| {
             let stored = state.get(&format!("average.{name}")).ok_or_else(|| {
                 Error::config(
                     "checkpoint",
                     format!("`average.{name}` is missing; use the checkpoint of this training"),
                 )
             })?;
-            *average = stored.to_device(average.device())?;
-        }
+            Ok(stored.to_device(variable.device())?)
+        })?;
         Ok(())
     }
 }
 
-fn copies(variables: &[(String, Var)]) -> Result<Vec<(String, Tensor)>> {
-    let copy = |(name, variable): &(String, Var)| Ok((name.clone(), variable.as_tensor().copy()?.detach()));
-    variables.iter().map(copy).collect()
+/// Clean images `[B, 1, Y, X]` and the noise that is added to them.
+struct Noisy {
+    clean: Tensor,
+    noise: Tensor,
+    levels: Vec<f64>,
 }
 
-/// Weighted squared errors `[B]` of denoised images, mean over pixels: weight (s^2 + c^2) / (s c)^2, which makes the loss
-/// of an untrained network about 1 at every noise level (Karras et al. 2022, table 1).
-fn denoising_losses(
-    network: &UNet,
-    clean: &Tensor,
-    levels: &[f64],
-    rng: &mut Rng,
-    compute: &Compute,
-) -> Result<Tensor> {
-    let size = levels.len();
-    let std = network.data_std();
-    let weights = levels.iter().map(|s| (s * s + std * std) / (s * std).powi(2)).collect();
-    let weights = compute.tensor(weights, &[size])?;
-    let levels = compute.tensor(levels.to_vec(), &[size])?;
-    let noise = rng.normals(clean.dims(), compute)?.broadcast_mul(&levels.reshape((size, 1, 1, 1))?)?;
-    let error = (network.denoise(&(clean + noise)?, &levels)? - clean)?;
-    Ok((error.sqr()?.flatten_from(1)?.mean(1)? * weights)?)
+impl Noisy {
+    /// Noise of the given levels for each of `clean`.
+    fn draw(clean: Tensor, levels: Vec<f64>, rng: &mut Rng, compute: &Compute) -> Result<Self> {
+        let each = compute.tensor(levels.clone(), &[levels.len(), 1, 1, 1])?;
+        let noise = rng.normals(clean.dims(), compute)?.broadcast_mul(&each)?;
+        Ok(Self { clean, noise, levels })
+    }
+
+    /// All images of several parts.
+    fn together(parts: &[Self]) -> Result<Self> {
+        let all = |part: fn(&Self) -> &Tensor| Tensor::cat(&parts.iter().map(part).collect::<Vec<_>>(), 0);
+        let levels = parts.iter().flat_map(|part| part.levels.iter().copied()).collect();
+        Ok(Self { clean: all(|part| &part.clean)?, noise: all(|part| &part.noise)?, levels })
+    }
+
+    /// Weighted squared errors `[B]` of denoised images, mean over pixels: weight (s^2 + c^2) / (s c)^2, which makes the loss
+    /// of an untrained network about 1 at every noise level (Karras et al. 2022, table 1).
+    fn losses(&self, network: &UNet, compute: &Compute) -> Result<Tensor> {
+        let size = self.levels.len();
+        let std = network.data_std();
+        let weights = self.levels.iter().map(|s| (s * s + std * std) / (s * std).powi(2)).collect();
+        let weights = compute.tensor(weights, &[size])?;
+        let levels = compute.tensor(self.levels.clone(), &[size])?;
+        let (clean, noise) = (self.clean.to_device(&compute.device)?, self.noise.to_device(&compute.device)?);
+        let error = (network.denoise(&(&clean + noise)?, &levels)? - clean)?;
+        Ok((error.sqr()?.flatten_from(1)?.mean(1)? * weights)?)
+    }
 }
 
 /// Images of a training, with the scaling that gives them mean 0 and standard deviation `data_std`.

@@ -120,6 +120,7 @@ impl Reconstruction {
     pub fn prepare(settings: Settings) -> Result<Self> {
         settings.validate()?;
         let compute = Compute::named(&settings.device)?;
+        settings.precision.apply();
         let input = manifest::hash_file(&file_of(settings.data()?))?;
         let found = Prior::find(&settings.prior)?;
         let Prepared { subject, problem, prior, assumptions } = match recognise(settings.data()?)? {

@@ -9,6 +9,7 @@ use crate::{
     Error, Result,
     instrument::{microscope, vlbi::Vlbi},
     posterior::{SolverSettings, StartSettings, langevin::LangevinSettings, restart::Restart},
+    tensor::precision::Precision,
 };
 
 /// The prior of a run that names none, for visibilities and for stacks.
@@ -46,6 +47,8 @@ pub struct Settings {
     pub seed: u64,
     /// `auto`, `cpu` or `cuda:N`.
     pub device: String,
+    /// What a GPU multiplies with in networks: `full`, `tf32` or `bf16`.
+    pub precision: Precision,
     /// Number of threads; 0 means all cores.
     pub threads: usize,
     /// Draw figures.
@@ -65,6 +68,7 @@ impl Default for Settings {
             samples: 256,
             seed: 1,
             device: "auto".into(),
+            precision: Precision::Full,
             threads: 0,
             plots: true,
         }

@@ -31,7 +31,7 @@ use crate::{
     },
     plot::{Beam, Predicted, RunFigures},
     posterior::{hmc::to_host, truth::Alignment},
-    prior::{Denoiser, card::Prior},
+    prior::card::Prior,
     rng::Rng,
     units::MICROARCSECOND,
 };
@@ -73,7 +73,7 @@ pub(super) fn prepare(settings: &Settings, prior: &Prior, compute: &Compute) -> 
     let assumptions = assumptions(settings, &observation)?;
     let grid = *problem.forward.grid();
     let subject = Box::new(Sky { observation, complete, fitted, settings: settings.vlbi.clone(), grid });
-    Ok(Prepared { subject, problem, prior: Box::new(network), assumptions })
+    Ok(Prepared { subject, problem, prior: network, assumptions })
 }
 
 /// What was taken for granted, for the user to check.

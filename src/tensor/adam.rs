@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor, Var, backprop::GradStore};
 
+use super::Packing;
 use crate::{Error, Result};
 
 /// Constants of Adam (Kingma & Ba 2015) and AdamW (Loshchilov & Hutter 2019).
@@ -31,30 +32,21 @@ impl Default for AdamSettings {
 #[derive(Debug)]
 pub struct Adam {
     settings: AdamSettings,
-    slots: Vec<Slot>,
+    packing: Packing,
+    mean: Tensor,
+    square: Tensor,
     steps: u32,
 }
 
-/// One variable with its running moments.
-#[derive(Debug)]
-struct Slot {
-    name: String,
-    variable: Var,
-    mean: Tensor,
-    square: Tensor,
-}
-
 impl Adam {
-    /// An optimiser of `variables`, which should have distinct names.
+    /// An optimiser of `variables`, at least one, which should have distinct names and one precision.
     ///
     /// # Errors
     /// The device has no memory left.
     pub fn new(variables: Vec<(String, Var)>, settings: AdamSettings) -> Result<Self> {
-        let slot = |(name, variable): (String, Var)| {
-            let zeros = variable.as_tensor().zeros_like()?;
-            Ok(Slot { name, variable, mean: zeros.clone(), square: zeros })
-        };
-        Ok(Self { settings, slots: variables.into_iter().map(slot).collect::<Result<_>>()?, steps: 0 })
+        let packing = Packing::new(variables);
+        let zeros = packing.values()?.zeros_like()?;
+        Ok(Self { settings, packing, mean: zeros.clone(), square: zeros, steps: 0 })
     }
 
     /// Number of steps taken.
@@ -62,12 +54,17 @@ impl Adam {
         self.steps as usize
     }
 
-    /// Moves every variable that has a gradient against it; returns the gradient's norm before clipping.
+    /// Moves every variable against its gradient, which is zero where there is none; returns the gradient's norm before
+    /// clipping.
     ///
     /// # Errors
     /// [`Error::Diverged`] if the gradient is not finite; the variables then stay as they are.
     pub fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<f64> {
-        let norm = self.gradient_norm(gradients)?;
+        let gradient = self.packing.packed(|_, variable| match gradients.get(variable) {
+            Some(gradient) => Ok(gradient.clone()),
+            None => Ok(variable.zeros_like()?),
+        })?;
+        let norm = gradient.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>()?.sqrt();
         if !norm.is_finite() {
             return Err(Error::Diverged { what: "the gradient".into(), step: self.steps() });
         }
@@ -76,23 +73,19 @@ impl Adam {
             _ => 1.0,
         };
         self.steps += 1;
-        for slot in &mut self.slots {
-            if let Some(gradient) = gradients.get(slot.variable.as_tensor()) {
-                let gradient = gradient.detach().affine(clip, 0.0)?;
-                slot.step(&gradient, learning_rate, self.steps, &self.settings)?;
-            }
-        }
+        self.descend(&(gradient * clip)?, learning_rate)?;
         Ok(norm)
     }
 
-    fn gradient_norm(&self, gradients: &GradStore) -> Result<f64> {
-        let mut square = 0.0;
-        for slot in &self.slots {
-            if let Some(gradient) = gradients.get(slot.variable.as_tensor()) {
-                square += gradient.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-            }
-        }
-        Ok(square.sqrt())
+    fn descend(&mut self, gradient: &Tensor, learning_rate: f64) -> Result<()> {
+        let AdamSettings { beta1, beta2, epsilon, weight_decay, .. } = self.settings;
+        self.mean = ((&self.mean * beta1)? + (gradient * (1.0 - beta1))?)?;
+        self.square = ((&self.square * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
+        let unbias = |beta: f64| 1.0 / (1.0 - beta.powi(self.steps.min(i32::MAX as u32) as i32));
+        let scale = (self.square.affine(unbias(beta2), 0.0)?.sqrt()? + epsilon)?;
+        let change = (self.mean.affine(learning_rate * unbias(beta1), 0.0)? / scale)?;
+        let kept = self.packing.values()?.affine(1.0 - learning_rate * weight_decay, 0.0)?;
+        self.packing.set(&(kept - change)?)
     }
 
     /// Copies of everything a later run needs: `value.NAME`, `mean.NAME`, `square.NAME` and `steps`.
@@ -101,10 +94,10 @@ impl Adam {
     /// Those of the tensor library.
     pub fn state(&self) -> Result<HashMap<String, Tensor>> {
         let mut state = HashMap::from([("steps".to_string(), Tensor::new(self.steps, &Device::Cpu)?)]);
-        for slot in &self.slots {
-            state.insert(format!("value.{}", slot.name), slot.variable.as_tensor().copy()?.detach());
-            state.insert(format!("mean.{}", slot.name), slot.mean.clone());
-            state.insert(format!("square.{}", slot.name), slot.square.clone());
+        let values = self.packing.values()?;
+        for (prefix, flat) in [("value", &values), ("mean", &self.mean), ("square", &self.square)] {
+            let parts = self.packing.parts(flat)?.into_iter();
+            state.extend(parts.map(|(name, part)| (format!("{prefix}.{name}"), part)));
         }
         Ok(state)
     }
@@ -127,33 +120,13 @@ impl Adam {
             }
             Ok(tensor.to_dtype(like.dtype())?.to_device(like.device())?)
         };
-        let steps = find("steps".into(), &Tensor::new(self.steps, &Device::Cpu)?)?.to_scalar::<u32>()?;
-        for slot in &mut self.slots {
-            slot.variable.set(&find(format!("value.{}", slot.name), slot.variable.as_tensor())?)?;
-            slot.mean = find(format!("mean.{}", slot.name), &slot.mean)?;
-            slot.square = find(format!("square.{}", slot.name), &slot.square)?;
-        }
-        self.steps = steps;
+        let flat =
+            |prefix: &str| self.packing.packed(|name, variable| find(format!("{prefix}.{name}"), variable));
+        let (values, mean, square) = (flat("value")?, flat("mean")?, flat("square")?);
+        self.steps = find("steps".into(), &Tensor::new(self.steps, &Device::Cpu)?)?.to_scalar::<u32>()?;
+        self.packing.set(&values)?;
+        (self.mean, self.square) = (mean, square);
         Ok(())
-    }
-}
-
-impl Slot {
-    fn step(
-        &mut self,
-        gradient: &Tensor,
-        learning_rate: f64,
-        steps: u32,
-        settings: &AdamSettings,
-    ) -> Result<()> {
-        let AdamSettings { beta1, beta2, epsilon, weight_decay, .. } = *settings;
-        self.mean = ((&self.mean * beta1)? + (gradient * (1.0 - beta1))?)?;
-        self.square = ((&self.square * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
-        let unbias = |beta: f64| 1.0 / (1.0 - beta.powi(steps.min(i32::MAX as u32) as i32));
-        let scale = (self.square.affine(unbias(beta2), 0.0)?.sqrt()? + epsilon)?;
-        let change = (self.mean.affine(learning_rate * unbias(beta1), 0.0)? / scale)?;
-        let kept = self.variable.as_tensor().detach().affine(1.0 - learning_rate * weight_decay, 0.0)?;
-        Ok(self.variable.set(&(kept - change)?)?)
     }
 }
 

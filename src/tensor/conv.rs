@@ -1,15 +1,17 @@
 //! Two-dimensional convolution with bias, channels last, fast on the CPU in both directions.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor, WithDType, bail};
 
 use super::{
-    channels_last,
     conv_kernel::{self, Arranged, Geometry, channel_sums},
     layer::Kernels,
-    planar,
     simd::{Real, values, with_float},
     winograd,
 };
+#[cfg(feature = "cuda")]
+use super::{cuda, layer::Direction};
 use crate::{Error, Result};
 
 /// Convolves `x` `[B, Y, X, C]` with `w` `[O, C, k, k]` (k odd, stride 1, zeros outside) and adds `bias` `[O]`.
@@ -27,13 +29,6 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
             what: "convolution weights",
             expected: vec![outputs, inputs, odd, odd],
             found: w.dims().to_vec(),
-        });
-    }
-    if !x.device().is_cpu() {
-        let y = channels_last(&planar(x)?.contiguous()?.conv2d(w, kernel / 2, 1, 1, 1)?)?;
-        return Ok(match bias {
-            Some(bias) => y.broadcast_add(bias)?,
-            None => y,
         });
     }
     let bias = match bias {
@@ -83,6 +78,23 @@ impl CustomOp3 for Convolution {
         Ok((y, (g.batch, g.height, g.width, outputs).into()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        w: &CudaStorage,
+        w_layout: &Layout,
+        bias: &CudaStorage,
+        bias_layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        let (outputs, _, kernel, _) = w_layout.shape().dims4()?;
+        let g = geometry(x_layout, kernel)?;
+        let bias = Some((bias, bias_layout));
+        let y = cuda::convolve(&g, (x, x_layout), (w, w_layout), bias, Direction::Forward)?;
+        Ok((y, (g.batch, g.height, g.width, outputs).into()))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -124,6 +136,21 @@ impl CustomOp2 for InputGradient {
         });
         Ok((x, (g.batch, g.height, g.width, inputs).into()))
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        gradient: &CudaStorage,
+        gradient_layout: &Layout,
+        w: &CudaStorage,
+        w_layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        let (_, inputs, kernel, _) = w_layout.shape().dims4()?;
+        let g = geometry(gradient_layout, kernel)?;
+        let (gradient, w) = ((gradient, gradient_layout), (w, w_layout));
+        let x = cuda::convolve(&g, gradient, w, None, Direction::Adjoint)?;
+        Ok((x, (g.batch, g.height, g.width, inputs).into()))
+    }
 }
 
 impl CustomOp2 for WeightGradient {
@@ -146,6 +173,20 @@ impl CustomOp2 for WeightGradient {
         });
         Ok((w, (outputs, inputs, self.kernel, self.kernel).into()))
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        gradient: &CudaStorage,
+        gradient_layout: &Layout,
+        x: &CudaStorage,
+        x_layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        let g = geometry(x_layout, self.kernel)?;
+        let (outputs, inputs) = (gradient_layout.dims()[3], x_layout.dims()[3]);
+        let w = cuda::correlate(&g, (x, x_layout), (gradient, gradient_layout), [outputs, inputs])?;
+        Ok((w, (outputs, inputs, self.kernel, self.kernel).into()))
+    }
 }
 
 impl CustomOp1 for ChannelSums {
@@ -158,6 +199,12 @@ impl CustomOp1 for ChannelSums {
         let sums =
             with_float!(x, T => T::to_cpu_storage_owned(channel_sums::<T>(values(x, layout)?, channels)));
         Ok((sums, channels.into()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        let (_, _, _, channels) = layout.shape().dims4()?;
+        Ok((cuda::channel_sums((x, layout), channels)?, channels.into()))
     }
 }
 
@@ -205,7 +252,11 @@ mod tests {
     use candle_core::{DType, Var};
 
     use super::*;
-    use crate::{compute::Compute, rng::Rng};
+    use crate::{
+        compute::Compute,
+        rng::Rng,
+        tensor::{channels_last, planar},
+    };
 
     /// The definition: y[b,i,j,o] = bias[o] + sum_{c,k,l} w[o,c,k,l] x[b,i+k-p,j+l-p,c].
     fn slow(x: &Tensor, w: &Tensor, bias: &Tensor) -> Tensor {

@@ -1,7 +1,7 @@
 //! Convolution of any odd width as matrix products over zero-padded images, channels last.
 
 use super::{
-    parallel::each_chunk,
+    parallel::{each_chunk, parts},
     product::{Left, Product, Right, Start},
     simd::{Kernel, Real, Vector},
 };
@@ -58,50 +58,62 @@ pub(crate) struct Arranged<T> {
     pub(crate) outputs: usize,
 }
 
+/// Tasks that a change of arrangement is cut into.
+const TASKS: usize = 8;
+/// Outputs of which one cache line each is read or written at a time.
+const LINES: usize = 16;
+
 impl<T: Real> Arranged<T> {
     /// From weights `[O, C, k, k]`.
     pub(crate) fn forward(weights: &[T], outputs: usize, inputs: usize) -> Self {
         let (taps, row) = (weights.len() / (outputs * inputs), weights.len() / outputs);
         let mut values = vec![T::default(); weights.len()];
-        // Outputs of which one cache line each is read at a time.
-        const LINES: usize = 16;
-        for (block, weights) in weights.chunks(LINES * row).enumerate() {
-            for input in 0..inputs {
-                for tap in 0..taps {
-                    let start = (tap * inputs + input) * outputs + block * LINES;
-                    let target = values[start..].iter_mut().take(weights.len() / row);
-                    for (target, weights) in target.zip(weights.chunks_exact(row)) {
-                        *target = weights[input * taps + tap];
+        let share = inputs.div_ceil(TASKS);
+        each_chunk(&mut parts(&mut values, inputs * outputs, share * outputs), 1, |task, planes| {
+            for (block, weights) in weights.chunks(LINES * row).enumerate() {
+                for (tap, plane) in planes.iter_mut().flat_map(|taps| taps.iter_mut()).enumerate() {
+                    for (input, target) in plane.chunks_exact_mut(outputs).enumerate() {
+                        let source = (task * share + input) * taps + tap;
+                        let target = target[block * LINES..].iter_mut();
+                        for (target, weights) in target.zip(weights.chunks_exact(row)) {
+                            *target = weights[source];
+                        }
                     }
                 }
             }
-        }
+        });
         Self { values, inputs, outputs }
     }
 
     /// The adjoint of weights `[O, C, k, k]`: inputs and outputs exchanged, kernel turned by 180 degrees.
     pub(crate) fn adjoint(weights: &[T], outputs: usize, inputs: usize) -> Self {
-        let taps = weights.len() / (outputs * inputs);
+        let (pairs, taps) = (inputs * outputs, weights.len() / (outputs * inputs));
         let mut values = vec![T::default(); weights.len()];
-        for (pair, weights) in weights.chunks(taps).enumerate() {
-            for (tap, weight) in weights.iter().rev().enumerate() {
-                values[tap * inputs * outputs + pair] = *weight;
+        let share = pairs.div_ceil(TASKS);
+        each_chunk(&mut parts(&mut values, pairs, share), 1, |task, planes| {
+            for (tap, plane) in planes.iter_mut().flat_map(|taps| taps.iter_mut()).enumerate() {
+                let weights = weights[task * share * taps..].chunks_exact(taps);
+                plane.iter_mut().zip(weights).for_each(|(target, weights)| *target = weights[taps - 1 - tap]);
             }
-        }
+        });
         Self { values, inputs: outputs, outputs: inputs }
     }
 
     /// Gradient `[O, C, k, k]` of weights from that of their arrangement `[k, k, C, O]`.
     pub(crate) fn restore(gradient: &[T], outputs: usize, inputs: usize) -> Vec<T> {
         let taps = gradient.len() / (outputs * inputs);
+        let row = inputs * taps;
         let mut weights = vec![T::default(); gradient.len()];
-        for (output, weights) in weights.chunks_mut(inputs * taps).enumerate() {
-            for (input, weights) in weights.chunks_mut(taps).enumerate() {
-                for (tap, weight) in weights.iter_mut().enumerate() {
-                    *weight = gradient[(tap * inputs + input) * outputs + output];
+        each_chunk(&mut weights, LINES * row, |block, weights| {
+            for input in 0..inputs {
+                for tap in 0..taps {
+                    let source = &gradient[(tap * inputs + input) * outputs + block * LINES..];
+                    for (weights, value) in weights.chunks_exact_mut(row).zip(source) {
+                        weights[input * taps + tap] = *value;
+                    }
                 }
             }
-        }
+        });
         weights
     }
 }

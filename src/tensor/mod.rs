@@ -3,13 +3,17 @@
 pub mod adam;
 pub mod conv;
 mod conv_kernel;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod fft;
 pub mod fft3;
 pub mod layer;
 mod matrix;
 pub mod norm;
 mod norm_kernel;
+mod packing;
 mod parallel;
+pub mod precision;
 mod product;
 pub mod resample;
 pub mod residual;
@@ -19,7 +23,7 @@ mod winograd;
 
 use candle_core::{Tensor, Var};
 
-pub(crate) use self::{matrix::Matrix, parallel::by_parts, simd::Real};
+pub(crate) use self::{matrix::Matrix, packing::Packing, parallel::by_parts, simd::Real};
 use crate::Result;
 
 /// Value `[B]` and gradient (shape of `x`) of a function of each batch element, both detached from any graph.
@@ -41,11 +45,13 @@ pub fn value_and_gradient(
 }
 
 /// Features `[B, Y, X, C]` as `[B, C, Y, X]`, without a copy.
+#[cfg(test)]
 fn planar(x: &Tensor) -> candle_core::Result<Tensor> {
     x.permute([0, 3, 1, 2])
 }
 
 /// Features `[B, C, Y, X]` as `[B, Y, X, C]`, without a copy.
+#[cfg(test)]
 fn channels_last(x: &Tensor) -> candle_core::Result<Tensor> {
     x.permute([0, 2, 3, 1])
 }

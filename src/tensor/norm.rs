@@ -1,11 +1,13 @@
 //! Group normalisation, feature-wise modulation and SiLU in one pass.
 
-use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor, WithDType, bail};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor, WithDType, bail};
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::{
-    channels_last,
-    norm_kernel::{EPSILON, Modulation},
-    planar,
+    norm_kernel::Modulation,
     simd::{values, with_float},
 };
 use crate::{Error, Result};
@@ -18,7 +20,7 @@ use crate::{Error, Result};
 /// # Errors
 /// Shapes that do not fit, or a number of channels that `groups` does not divide.
 pub fn modulated_silu(x: &Tensor, scale: &Tensor, shift: &Tensor, groups: usize) -> Result<Tensor> {
-    let (batch, height, width, channels) = x.dims4()?;
+    let (batch, _, _, channels) = x.dims4()?;
     for modulation in [scale, shift] {
         if modulation.dims() != [batch, channels] {
             let found = modulation.dims().to_vec();
@@ -28,18 +30,8 @@ pub fn modulated_silu(x: &Tensor, scale: &Tensor, shift: &Tensor, groups: usize)
     if groups == 0 || channels % groups != 0 {
         return Err(Error::config("groups", format!("{groups} groups do not divide {channels} channels")));
     }
-    if x.device().is_cpu() {
-        let op = Modulated { groups };
-        return Ok(x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, op)?);
-    }
-    let x = planar(x)?;
-    let grouped = x.reshape((batch, groups, channels / groups * height * width))?;
-    let centred = grouped.broadcast_sub(&grouped.mean_keepdim(D::Minus1)?)?;
-    let deviation = (centred.sqr()?.mean_keepdim(D::Minus1)? + EPSILON)?.sqrt()?;
-    let normal = centred.broadcast_div(&deviation)?.reshape(x.shape())?;
-    let scale = (scale + 1.0)?.reshape((batch, channels, 1, 1))?;
-    let shift = shift.reshape((batch, channels, 1, 1))?;
-    Ok(channels_last(&normal.broadcast_mul(&scale)?.broadcast_add(&shift)?.silu()?)?)
+    let op = Modulated { groups };
+    Ok(x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, op)?)
 }
 
 struct Modulated {
@@ -71,6 +63,21 @@ impl CustomOp3 for Modulated {
                 self.groups, sizes(x_layout)?, values(x, x_layout)?, values(scale, scale_layout)?, values(shift, shift_layout)?);
             T::to_cpu_storage_owned(modulation.forward())
         });
+        Ok((y, x_layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        scale: &CudaStorage,
+        scale_layout: &Layout,
+        shift: &CudaStorage,
+        shift_layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        let modulation = [(x, x_layout), (scale, scale_layout), (shift, shift_layout)];
+        let y = cuda::modulated(modulation, self.groups, cuda_sizes(x_layout)?)?;
         Ok((y, x_layout.shape().clone()))
     }
 
@@ -118,6 +125,34 @@ impl CustomOp3 for ModulatedGradient<'_> {
         });
         Ok((all, count.into()))
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        scale: &CudaStorage,
+        scale_layout: &Layout,
+        shift: &CudaStorage,
+        shift_layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        let (gradient, gradient_layout) = self.gradient.storage_and_layout();
+        let candle_core::Storage::Cuda(gradient) = &*gradient else {
+            bail!("the gradient is not on the GPU")
+        };
+        let modulation = [(x, x_layout), (scale, scale_layout), (shift, shift_layout)];
+        let gradient = (gradient, gradient_layout);
+        let all = cuda::modulated_gradient(modulation, gradient, self.groups, cuda_sizes(x_layout)?)?;
+        let count = x_layout.shape().elem_count() + 2 * scale_layout.shape().elem_count();
+        Ok((all, count.into()))
+    }
+}
+
+/// Images, pixels of each and channels of `[B, Y, X, C]`.
+#[cfg(feature = "cuda")]
+fn cuda_sizes(x: &Layout) -> candle_core::Result<[usize; 3]> {
+    let [pixels, channels] = sizes(x)?;
+    Ok([x.dims()[0], pixels, channels])
 }
 
 /// Pixels and channels of `[B, Y, X, C]`.
@@ -131,8 +166,11 @@ mod tests {
     use candle_core::{DType, Device, Var};
 
     use super::*;
-    use crate::tensor::simd::Real;
-    use crate::{compute::Compute, rng::Rng};
+    use crate::{
+        compute::Compute,
+        rng::Rng,
+        tensor::{norm_kernel::EPSILON, planar, simd::Real},
+    };
 
     fn arguments(shape: [usize; 4], compute: &Compute) -> [Var; 3] {
         let mut rng = Rng::new(1);

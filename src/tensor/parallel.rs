@@ -16,6 +16,15 @@ pub(crate) fn each_chunk<T: Send>(data: &mut [T], length: usize, work: impl Fn(u
     }
 }
 
+/// The same part of each of several matrices of `size` numbers, part by part of `length` numbers.
+pub(crate) fn parts<T>(matrices: &mut [T], size: usize, length: usize) -> Vec<Vec<&mut [T]>> {
+    let mut parts: Vec<Vec<&mut [T]>> = (0..size.div_ceil(length)).map(|_| Vec::new()).collect();
+    for matrix in matrices.chunks_mut(size.max(1)) {
+        parts.iter_mut().zip(matrix.chunks_mut(length)).for_each(|(part, piece)| part.push(piece));
+    }
+    parts
+}
+
 /// What `work` makes of a batch `[B, ..]`, each result again `[B, ..]`; on a CPU of parts of at most `numbers` numbers
 /// (but at least one element), on all threads of all processes.
 ///

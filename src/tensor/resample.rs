@@ -1,12 +1,14 @@
 //! Changes of image size and number of channels, channels last: averaging, repetition, joining, and moving pixels to
 //! channels and back.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor, WithDType};
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::{
-    channels_last,
     parallel::each_chunk,
-    planar,
     simd::{Real, values, with_float},
 };
 use crate::{Error, Result};
@@ -18,10 +20,7 @@ use crate::{Error, Result};
 pub fn average2(x: &Tensor) -> Result<Tensor> {
     let (_, height, width, _) = x.dims4()?;
     require_multiple(height, width, 2)?;
-    if x.device().is_cpu() {
-        return Ok(x.contiguous()?.apply_op1(Coarsen { factor: 0.25 })?);
-    }
-    Ok(channels_last(&planar(x)?.avg_pool2d(2)?)?)
+    Ok(x.contiguous()?.apply_op1(Coarsen { factor: 0.25 })?)
 }
 
 /// Each pixel four times: `[B, Y, X, C]` to `[B, 2Y, 2X, C]`.
@@ -29,14 +28,7 @@ pub fn average2(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Another number of axes.
 pub fn repeat2(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        return Ok(x.contiguous()?.apply_op1(Refine { factor: 1.0 })?);
-    }
-    let x = planar(x)?;
-    let (batch, channels, height, width) = x.dims4()?;
-    let wide = x.reshape((batch, channels, height, 1, width, 1))?;
-    let wide = wide.broadcast_as((batch, channels, height, 2, width, 2))?;
-    Ok(channels_last(&wide.contiguous()?.reshape((batch, channels, 2 * height, 2 * width))?)?)
+    Ok(x.contiguous()?.apply_op1(Refine { factor: 1.0 })?)
 }
 
 /// The channels of both: `[B, Y, X, C]` and `[B, Y, X, D]` to `[B, Y, X, C + D]`.
@@ -114,6 +106,13 @@ impl CustomOp1 for Coarsen {
         Ok((y, (batch, height / 2, width / 2, channels).into()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        let (batch, height, width, channels) = layout.shape().dims4()?;
+        let y = cuda::coarsen((x, layout), self.factor)?;
+        Ok((y, (batch, height / 2, width / 2, channels).into()))
+    }
+
     fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
         Ok(Some(gradient.contiguous()?.apply_op1_no_bwd(&Refine { factor: self.factor })?))
     }
@@ -129,6 +128,13 @@ impl CustomOp1 for Refine {
         let y = with_float!(x, T => {
             T::to_cpu_storage_owned(refine::<T>(values(x, layout)?, width, channels, self.factor))
         });
+        Ok((y, (batch, 2 * height, 2 * width, channels).into()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        let (batch, height, width, channels) = layout.shape().dims4()?;
+        let y = cuda::refine((x, layout), self.factor)?;
         Ok((y, (batch, 2 * height, 2 * width, channels).into()))
     }
 

@@ -1,8 +1,8 @@
 //! A residual block in one piece: it keeps a third of what its parts would keep for the backward pass.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, Device, Layout, Shape, Tensor, WithDType, bail};
 
 use super::{
     conv::{conv2d, convolve, correlate},
@@ -37,8 +37,9 @@ pub fn residual_block(x: &Tensor, modulation: &Tensor, layers: &Layers, groups: 
     if !x.device().is_cpu() {
         return in_parts(x, modulation, layers, groups);
     }
-    let op = Block { groups, layers: layers.detach(), hidden: Mutex::default() };
-    Ok(x.contiguous()?.apply_op3(&modulation.contiguous()?, &layers.tracked()?, op)?)
+    let (links, gradients) = layers.linked()?;
+    let op = Block { groups, layers: layers.detach(), hidden: Mutex::default(), gradients };
+    Ok(x.contiguous()?.apply_op3(&modulation.contiguous()?, &links, op)?)
 }
 
 /// The definition of [`residual_block`].
@@ -60,14 +61,21 @@ impl Layers {
         [&self.first, &self.second].into_iter().chain(&self.skip)
     }
 
-    /// All weights and biases in one flat tensor if one of them is tracked, else nothing.
-    fn tracked(&self) -> candle_core::Result<Tensor> {
+    /// Links of all weights and biases to the block, one number each, and the places for their gradients; an untracked
+    /// number and no places if none of them is tracked.
+    fn linked(&self) -> candle_core::Result<(Tensor, Vec<Place>)> {
         let tensors: Vec<&Tensor> = self.all().flat_map(|layer| [&layer.weight, &layer.bias]).collect();
+        let one = |tensor: &Tensor| Tensor::zeros(1, tensor.dtype(), tensor.device());
         if !tensors.iter().any(|tensor| tensor.track_op()) {
-            return Tensor::zeros(1, self.first.weight.dtype(), self.first.weight.device());
+            return Ok((one(&self.first.weight)?, Vec::new()));
         }
-        let flat = tensors.into_iter().map(|tensor| tensor.flatten_all());
-        Tensor::cat(&flat.collect::<candle_core::Result<Vec<_>>>()?, 0)
+        let places: Vec<Place> = tensors.iter().map(|_| Place::default()).collect();
+        let link = |(tensor, place): (&&Tensor, &Place)| match tensor.track_op() {
+            true => tensor.apply_op1(Link { gradient: place.clone() }),
+            false => one(tensor),
+        };
+        let links = tensors.iter().zip(&places).map(link).collect::<candle_core::Result<Vec<_>>>()?;
+        Ok((Tensor::cat(&links, 0)?, places))
     }
 
     fn detach(&self) -> Self {
@@ -79,17 +87,46 @@ impl Layers {
     }
 }
 
+/// Where a block leaves the gradient of one weight.
+type Place = Arc<Mutex<Option<Tensor>>>;
+
+/// Ties a weight to the block that uses it. An operation has three arguments at most, and joining all weights in one would
+/// copy them and their gradients several times; so the argument is one number, which stands for the weight, and the
+/// weight's gradient is what the block has left in its place.
+struct Link {
+    gradient: Place,
+}
+
+impl CustomOp1 for Link {
+    fn name(&self) -> &'static str {
+        "weight-of-residual-block"
+    }
+
+    fn cpu_fwd(&self, weight: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok((with_float!(weight, T => T::to_cpu_storage_owned(vec![T::default()])), 1.into()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        Ok(locked(&self.gradient)?.take())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> candle_core::Result<MutexGuard<'_, T>> {
+    mutex.lock().map_err(|_| candle_core::Error::Msg("a thread of this residual block panicked".into()))
+}
+
 /// The block; `hidden` is what the first convolution gave.
 struct Block {
     groups: usize,
     layers: Layers,
     hidden: Mutex<Option<CpuStorage>>,
+    /// Of all weights and biases; none if they have no gradients.
+    gradients: Vec<Place>,
 }
 
-/// Gradients of x, modulation and, if `weights`, all weights and biases one after the other in a flat tensor.
+/// Gradients of x and modulation one after the other in a flat tensor; those of the weights go to their places.
 struct BlockGradient<'a> {
     block: &'a Block,
-    weights: bool,
 }
 
 impl CustomOp3 for Block {
@@ -111,7 +148,7 @@ impl CustomOp3 for Block {
             let (x, modulation) = (values::<T>(x, x_layout)?, values(modulation, modulation_layout)?);
             let pass = Pass::new(&self.layers, self.groups, x_layout, modulation)?;
             let (hidden, y) = pass.forward(x)?;
-            *self.kept()? = Some(T::to_cpu_storage_owned(hidden));
+            *locked(&self.hidden)? = Some(T::to_cpu_storage_owned(hidden));
             T::to_cpu_storage_owned(y)
         });
         Ok((y, (batch, height, width, self.layers.first.weight.dim(0)?).into()))
@@ -121,25 +158,17 @@ impl CustomOp3 for Block {
         &self,
         x: &Tensor,
         modulation: &Tensor,
-        weights: &Tensor,
+        links: &Tensor,
         _: &Tensor,
         gradient: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let op = BlockGradient { block: self, weights: weights.track_op() };
-        let all = x.apply_op3_no_bwd(modulation, &gradient.contiguous()?, &op)?;
+        let all = x.apply_op3_no_bwd(modulation, &gradient.contiguous()?, &BlockGradient { block: self })?;
         let (pixels, channels) = (x.elem_count(), modulation.elem_count());
-        let of_weights = || all.narrow(0, pixels + channels, weights.elem_count());
         Ok((
             Some(all.narrow(0, 0, pixels)?.reshape(x.shape())?),
             Some(all.narrow(0, pixels, channels)?.reshape(modulation.shape())?),
-            op.weights.then(of_weights).transpose()?,
+            links.track_op().then(|| links.zeros_like()).transpose()?,
         ))
-    }
-}
-
-impl Block {
-    fn kept(&self) -> candle_core::Result<std::sync::MutexGuard<'_, Option<CpuStorage>>> {
-        self.hidden.lock().map_err(|_| candle_core::Error::Msg("a thread of this block panicked".into()))
     }
 }
 
@@ -157,12 +186,13 @@ impl CustomOp3 for BlockGradient<'_> {
         gradient: &CpuStorage,
         gradient_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let hidden = self.block.kept()?;
+        let hidden = locked(&self.block.hidden)?;
         let Some(hidden) = &*hidden else { bail!("residual block: no forward pass to go back from") };
         let (all, count) = with_float!(x, T => {
             let (x, modulation) = (values::<T>(x, x_layout)?, values(modulation, modulation_layout)?);
             let pass = Pass::new(&self.block.layers, self.block.groups, x_layout, modulation)?;
-            let all = pass.backward(x, hidden.as_slice()?, values(gradient, gradient_layout)?, self.weights)?;
+            let places = &self.block.gradients;
+            let all = pass.backward(x, hidden.as_slice()?, values(gradient, gradient_layout)?, places)?;
             let count = all.len();
             (T::to_cpu_storage_owned(all), count)
         });
@@ -232,25 +262,32 @@ impl<'a, T: Real> Pass<'a, T> {
         Ok((hidden, y))
     }
 
-    /// Gradients as [`BlockGradient`] lists them.
-    fn backward(&self, x: &[T], hidden: &[T], gradient: &[T], weights: bool) -> candle_core::Result<Vec<T>> {
+    /// Gradients of x and modulation one after the other; those of weights and biases go to `places`, if there are any.
+    fn backward(
+        &self,
+        x: &[T],
+        hidden: &[T],
+        gradient: &[T],
+        places: &[Place],
+    ) -> candle_core::Result<Vec<T>> {
         let Layers { first, second, skip } = self.layers;
-        let mut of_weights = [Vec::new(), Vec::new(), Vec::new()];
-        if weights {
-            of_weights[1] = self.of_layer(second, &self.modulation(1, hidden).forward(), gradient)?;
+        let mut places = places.chunks_exact(2);
+        let (of_first, of_second, of_skip) = (places.next(), places.next(), places.next());
+        if let Some(places) = of_second {
+            self.weights(second, &self.modulation(1, hidden).forward(), gradient, places)?;
         }
         let inner = self.modulation(1, hidden).backward(&self.adjoint(second, gradient)?);
         let (of_hidden, of_second) = inner.split_at(hidden.len());
-        if weights {
-            of_weights[0] = self.of_layer(first, &self.modulation(0, x).forward(), of_hidden)?;
+        if let Some(places) = of_first {
+            self.weights(first, &self.modulation(0, x).forward(), of_hidden, places)?;
         }
         let mut all = self.modulation(0, x).backward(&self.adjoint(first, of_hidden)?);
         let of_first = all.split_off(x.len());
         match skip {
             Some(skip) => {
                 add(&mut all, &self.adjoint(skip, gradient)?);
-                if weights {
-                    of_weights[2] = self.of_layer(skip, x, gradient)?;
+                if let Some(places) = of_skip {
+                    self.weights(skip, x, gradient, places)?;
                 }
             }
             None => add(&mut all, gradient),
@@ -265,16 +302,18 @@ impl<'a, T: Real> Pass<'a, T> {
             all.extend(halves(&of_first, inputs, image));
             all.extend(halves(of_second, outputs, image));
         }
-        of_weights.iter().for_each(|part| all.extend_from_slice(part));
         Ok(all)
     }
 
-    /// Gradients of the weights and the bias of a layer with input x.
-    fn of_layer(&self, layer: &Layer, x: &[T], gradient: &[T]) -> candle_core::Result<Vec<T>> {
+    /// Leaves the gradients of weights and bias of a layer with input x in their places.
+    fn weights(&self, layer: &Layer, x: &[T], gradient: &[T], places: &[Place]) -> candle_core::Result<()> {
         let (outputs, inputs, _, _) = layer.weight.dims4()?;
-        let mut all = correlate(&self.geometry(layer)?, x, gradient, outputs, inputs);
-        all.extend(channel_sums(gradient, outputs));
-        Ok(all)
+        let of_weight = correlate(&self.geometry(layer)?, x, gradient, outputs, inputs);
+        let of_bias = channel_sums(gradient, outputs);
+        for (place, (of, like)) in places.iter().zip([(of_weight, &layer.weight), (of_bias, &layer.bias)]) {
+            *locked(place)? = Some(Tensor::from_vec(of, like.shape(), &Device::Cpu)?);
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! What holds for the microscope's forward model and noise models whatever the data are.
 
+use crate::devices;
 use antumbra::{
     compute::Compute,
     grid::Grid,
@@ -117,16 +118,17 @@ fn the_microscope_is_the_plain_sum_over_voxels() {
 
 #[test]
 fn the_gradient_of_the_microscope_is_its_adjoint() {
-    let compute = Compute::cpu_f64();
-    for case in cases() {
-        let forward = widefield(&case, &compute);
-        let object = objects(&case.0, 2, 2, &compute);
-        let weights = Rng::new(3).normals(&[2, case.0.count()], &compute).unwrap();
-        let (value, gradient) =
-            value_and_gradient(&object, |x| Ok((forward.light(x, None)? * &weights)?.sum(1)?)).unwrap();
-        let dual: f64 = flat(&(&gradient * &object).unwrap()).iter().sum();
-        let total: f64 = flat(&value).iter().sum();
-        assert!((total - dual).abs() < 1e-12 * total.abs().max(1.0), "{total} {dual}");
+    for compute in devices::double() {
+        for case in cases() {
+            let forward = widefield(&case, &compute);
+            let object = objects(&case.0, 2, 2, &compute);
+            let weights = Rng::new(3).normals(&[2, case.0.count()], &compute).unwrap();
+            let (value, gradient) =
+                value_and_gradient(&object, |x| Ok((forward.light(x, None)? * &weights)?.sum(1)?)).unwrap();
+            let dual: f64 = flat(&(&gradient * &object).unwrap()).iter().sum();
+            let total: f64 = flat(&value).iter().sum();
+            assert!((total - dual).abs() < 1e-12 * total.abs().max(1.0), "{total} {dual}");
+        }
     }
 }
 
@@ -162,20 +164,21 @@ fn network_objects(problem: &Problem, batch: usize, compute: &Compute) -> Tensor
 #[test]
 fn gradients_of_the_log_likelihood_agree_with_finite_differences() {
     const STEP: f64 = 1e-5;
-    let compute = Compute::cpu_f64();
-    for problem in problems(&compute) {
-        let x = network_objects(&problem, 2, &compute);
-        let (_, gradient) = problem.log_likelihood_and_gradient(&x).unwrap();
-        for seed in 0..4 {
-            let direction = Rng::new(seed).normals(x.dims(), &compute).unwrap();
-            let moved = |step: f64| {
-                flat(&problem.log_likelihood(&(&x + (&direction * step).unwrap()).unwrap()).unwrap())
-            };
-            let exact = flat(&(&gradient * &direction).unwrap().flatten_from(1).unwrap().sum(1).unwrap());
-            for ((above, below), exact) in moved(STEP).iter().zip(moved(-STEP)).zip(exact) {
-                let slope = (above - below) / (2.0 * STEP);
-                let name = problem.likelihoods[0].name();
-                assert!((slope - exact).abs() < 1e-5 * exact.abs().max(1.0), "{name}: {slope} {exact}");
+    for compute in devices::double() {
+        for problem in problems(&compute) {
+            let x = network_objects(&problem, 2, &compute);
+            let (_, gradient) = problem.log_likelihood_and_gradient(&x).unwrap();
+            for seed in 0..4 {
+                let direction = Rng::new(seed).normals(x.dims(), &compute).unwrap();
+                let moved = |step: f64| {
+                    flat(&problem.log_likelihood(&(&x + (&direction * step).unwrap()).unwrap()).unwrap())
+                };
+                let exact = flat(&(&gradient * &direction).unwrap().flatten_from(1).unwrap().sum(1).unwrap());
+                for ((above, below), exact) in moved(STEP).iter().zip(moved(-STEP)).zip(exact) {
+                    let slope = (above - below) / (2.0 * STEP);
+                    let name = problem.likelihoods[0].name();
+                    assert!((slope - exact).abs() < 1e-5 * exact.abs().max(1.0), "{name}: {slope} {exact}");
+                }
             }
         }
     }
@@ -183,14 +186,16 @@ fn gradients_of_the_log_likelihood_agree_with_finite_differences() {
 
 #[test]
 fn a_batch_of_stacks_is_its_stacks_one_by_one() {
-    let compute = Compute::cpu();
-    for problem in problems(&compute) {
-        let x = network_objects(&problem, 3, &compute);
-        let (values, gradients) = problem.log_likelihood_and_gradient(&x).unwrap();
-        for b in 0..3 {
-            let (value, gradient) = problem.log_likelihood_and_gradient(&x.narrow(0, b, 1).unwrap()).unwrap();
-            assert_eq!(flat(&value), flat(&values.narrow(0, b, 1).unwrap()));
-            assert_eq!(flat(&gradient), flat(&gradients.narrow(0, b, 1).unwrap()));
+    for compute in devices::single() {
+        for problem in problems(&compute) {
+            let x = network_objects(&problem, 3, &compute);
+            let (values, gradients) = problem.log_likelihood_and_gradient(&x).unwrap();
+            for b in 0..3 {
+                let (value, gradient) =
+                    problem.log_likelihood_and_gradient(&x.narrow(0, b, 1).unwrap()).unwrap();
+                assert_eq!(flat(&value), flat(&values.narrow(0, b, 1).unwrap()));
+                assert_eq!(flat(&gradient), flat(&gradients.narrow(0, b, 1).unwrap()));
+            }
         }
     }
 }
@@ -229,50 +234,52 @@ fn camera_draws_fit_their_densities() {
 
 #[test]
 fn light_is_kept_and_sources_outside_the_field_of_view_are_seen() {
-    let compute = Compute::cpu_f64();
-    let optics = Optics::matched(1.4, 1.515, 520e-9);
-    let pitch = [200e-9, 65e-9, 65e-9];
-    let psf =
-        Recipe::new(optics).psf(&Grid { shape: [1, 61, 61], pitch: [200e-9, 32.5e-9, 32.5e-9] }).unwrap();
-    let margin = reach(&psf, 0.99);
-    assert!((10..=30).contains(&margin[2]) && margin[0] == 0, "{margin:?}");
-    let domain = Domain::new([1, 48, 48], pitch, 2, margin, 8).unwrap();
-    let forward = Widefield::new(&psf, &domain, &Field::default(), &compute).unwrap();
-    let [_, height, width] = domain.object.shape;
-    let source = |y: usize, x: usize| {
-        let mut object = vec![0.0; height * width];
-        object[y * width + x] = 1000.0;
-        forward.predict(&object).unwrap()
-    };
-    let middle = source(height / 2, width / 2);
-    assert!((middle.iter().sum::<f64>() - 1000.0).abs() < 1e-6);
-    let brightest = (0..middle.len()).max_by(|&a, &b| middle[a].total_cmp(&middle[b])).unwrap();
-    let voxel = [domain.before[1] + 2 * (brightest / 48), domain.before[2] + 2 * (brightest % 48)];
-    assert!(voxel[0].abs_diff(height / 2) <= 1 && voxel[1].abs_diff(width / 2) <= 1, "{voxel:?}");
-    let outside = source(height / 2, domain.before[2] - 2).iter().sum::<f64>();
-    assert!((50.0..500.0).contains(&outside), "{outside}");
+    for compute in devices::double() {
+        let optics = Optics::matched(1.4, 1.515, 520e-9);
+        let pitch = [200e-9, 65e-9, 65e-9];
+        let psf =
+            Recipe::new(optics).psf(&Grid { shape: [1, 61, 61], pitch: [200e-9, 32.5e-9, 32.5e-9] }).unwrap();
+        let margin = reach(&psf, 0.99);
+        assert!((10..=30).contains(&margin[2]) && margin[0] == 0, "{margin:?}");
+        let domain = Domain::new([1, 48, 48], pitch, 2, margin, 8).unwrap();
+        let forward = Widefield::new(&psf, &domain, &Field::default(), &compute).unwrap();
+        let [_, height, width] = domain.object.shape;
+        let source = |y: usize, x: usize| {
+            let mut object = vec![0.0; height * width];
+            object[y * width + x] = 1000.0;
+            forward.predict(&object).unwrap()
+        };
+        let middle = source(height / 2, width / 2);
+        assert!((middle.iter().sum::<f64>() - 1000.0).abs() < 1e-6);
+        let brightest = (0..middle.len()).max_by(|&a, &b| middle[a].total_cmp(&middle[b])).unwrap();
+        let voxel = [domain.before[1] + 2 * (brightest / 48), domain.before[2] + 2 * (brightest % 48)];
+        assert!(voxel[0].abs_diff(height / 2) <= 1 && voxel[1].abs_diff(width / 2) <= 1, "{voxel:?}");
+        let outside = source(height / 2, domain.before[2] - 2).iter().sum::<f64>();
+        assert!((50.0..500.0).contains(&outside), "{outside}");
+    }
 }
 
 #[test]
 fn what_cannot_be_is_refused() {
-    let compute = Compute::cpu_f64();
-    let (domain, psf) = cases().swap_remove(0);
-    let coarse = Psf { grid: Grid { pitch: [1e-6; 3], ..psf.grid }, values: psf.values.clone() };
-    let dark = Psf { values: psf.values.mapv(|_| 0.0), ..psf.clone() };
-    let plain = Field::default();
-    assert!(Widefield::new(&coarse, &domain, &plain, &compute).is_err());
-    assert!(Widefield::new(&dark, &domain, &plain, &compute).is_err());
-    for field in [
-        Field { flat_field: vec![1.0; 3], ..Field::default() },
-        Field { flat_field: vec![0.0; 30], ..Field::default() },
-        Field { background: vec![f64::NAN], ..Field::default() },
-        Field { background: vec![1.0; 3], ..Field::default() },
-    ] {
-        assert!(Widefield::new(&psf, &domain, &field, &compute).is_err(), "{field:?}");
+    for compute in devices::double() {
+        let (domain, psf) = cases().swap_remove(0);
+        let coarse = Psf { grid: Grid { pitch: [1e-6; 3], ..psf.grid }, values: psf.values.clone() };
+        let dark = Psf { values: psf.values.mapv(|_| 0.0), ..psf.clone() };
+        let plain = Field::default();
+        assert!(Widefield::new(&coarse, &domain, &plain, &compute).is_err());
+        assert!(Widefield::new(&dark, &domain, &plain, &compute).is_err());
+        for field in [
+            Field { flat_field: vec![1.0; 3], ..Field::default() },
+            Field { flat_field: vec![0.0; 30], ..Field::default() },
+            Field { background: vec![f64::NAN], ..Field::default() },
+            Field { background: vec![1.0; 3], ..Field::default() },
+        ] {
+            assert!(Widefield::new(&psf, &domain, &field, &compute).is_err(), "{field:?}");
+        }
+        let forward = Widefield::new(&psf, &domain, &plain, &compute).unwrap();
+        assert!(forward.apply(&objects(&cases()[3].0, 1, 1, &compute)).is_err());
+        let sigma = vec![1.0; 4];
+        let noise = FixedGaussian { data: vec![0.0; 9], sigma: sigma.clone() };
+        assert!(Pixels::new(noise, &[("sigma", &sigma)]).is_err());
     }
-    let forward = Widefield::new(&psf, &domain, &plain, &compute).unwrap();
-    assert!(forward.apply(&objects(&cases()[3].0, 1, 1, &compute)).is_err());
-    let sigma = vec![1.0; 4];
-    let noise = FixedGaussian { data: vec![0.0; 9], sigma: sigma.clone() };
-    assert!(Pixels::new(noise, &[("sigma", &sigma)]).is_err());
 }

@@ -5,7 +5,7 @@ use std::f64::consts::TAU;
 use candle_core::Tensor;
 
 use crate::{
-    Result,
+    Error, Result,
     compute::Compute,
     grid::Grid,
     instrument::{
@@ -21,7 +21,12 @@ use crate::{
         Solver,
         ppm::{Ppm, PpmSettings},
     },
-    prior::{Denoiser, Scaling, card::Prior, unet::UNet},
+    prior::{
+        Denoiser, Scaling,
+        card::Prior,
+        network::Network,
+        unet::{Architecture, UNet},
+    },
     rng::Rng,
     tensor::value_and_gradient,
 };
@@ -63,12 +68,10 @@ pub(super) fn all() -> Vec<Series> {
 
 /// A network of the default prior's shape for images of another size, untrained: that costs the same.
 fn network(side: usize) -> Result<UNet> {
-    let architecture = Prior::find("blackhole64")?.card.architecture;
-    UNet::new(
-        crate::prior::unet::Architecture { pixels: side, ..architecture },
-        &Rng::new(1),
-        &Compute::cpu(),
-    )
+    let Network::UNet(architecture) = Prior::find("blackhole64")?.card.architecture else {
+        return Err(Error::config("prior", "blackhole64 is not a network of this program"));
+    };
+    UNet::new(Architecture { pixels: side, ..architecture }, &Rng::new(1), &Compute::cpu())
 }
 
 fn noise(shape: &[usize]) -> Result<Tensor> {

@@ -80,6 +80,15 @@ impl CustomOp1 for Toll {
         Ok((storage.try_clone(layout)?, layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        storage: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        Ok((storage.try_clone(layout)?, layout.shape().clone()))
+    }
+
     fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
         self.count.fetch_add(gradient.dim(0)?, Ordering::Relaxed);
         Ok(Some(gradient.clone()))

@@ -229,7 +229,8 @@ fn each_batch(
 /// is evaluated twice.
 fn batches(particles: &Tensor) -> Result<Vec<(usize, usize)>> {
     let (total, z, y, x) = particles.dims4()?;
-    let size = (batch_size([z, y, x]) / 2).max(1).min(total / ensemble::size());
+    let size = batch_size([z, y, x], particles.device()) / 2;
+    let size = size.max(1).min(total / ensemble::size());
     if size == 0 {
         let problem = format!("{total} particles for {} processes; use as many or more", ensemble::size());
         return Err(Error::config("solver.matching.particles", problem));

@@ -120,7 +120,7 @@ pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> 
     let network = found.network(compute)?;
     let (_, rows, columns) = recorded.dim();
     let part = settings.microscope.crop.unwrap_or(Crop::whole([rows, columns]));
-    let multiple = multiple(part, settings.microscope.factor, &network);
+    let multiple = multiple(part, settings.microscope.factor, network.as_ref());
     let prepared = microscope::problem::problem(
         recorded.mapv(f64::from).view(),
         pitch,
@@ -136,7 +136,7 @@ pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> 
     let card = found.scaling();
     problem.scaling = Scaling { unit: brightness * card.unit, dark: card.dark };
     let shape = prepared.domain.object.shape;
-    let tile = Positive::new(Box::new(network), card.dark);
+    let tile = Positive::new(network, card.dark);
     let prior = Tiled::new(Box::new(tile), shape, settings.stack.overlap)?;
     let mut assumptions = seen.assumptions;
     let nanometres = prepared.domain.object.pitch.map(|pitch| pitch * 1e9);

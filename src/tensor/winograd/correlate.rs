@@ -1,13 +1,13 @@
 //! The gradient of a convolution with respect to its weights.
 
 use super::{
-    LEAST_TASKS, POINTS, parts,
+    LEAST_TASKS, POINTS,
     tiles::{Tiles, point_stride},
     transform::{Input, OutputAdjoint, TapsAdjoint, Transform, splat},
 };
 use crate::tensor::{
     conv_kernel::Geometry,
-    parallel::each_chunk,
+    parallel::{each_chunk, parts},
     product::{Left, Product, Right, Start},
     simd::{Kernel, Real, Vector, WIDEST},
 };

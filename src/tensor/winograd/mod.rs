@@ -14,7 +14,7 @@ use self::{
 };
 use super::{
     conv_kernel::{Arranged, Geometry},
-    parallel::each_chunk,
+    parallel::{each_chunk, parts},
     product::{Left, Product, Right, Start},
     simd::{Kernel, Real, Vector, WIDEST},
 };
@@ -55,15 +55,6 @@ impl<T: Real> Transformed<T> {
 /// Channels of a matrix whose rows are whole registers.
 fn padded(channels: usize) -> usize {
     channels.next_multiple_of(WIDEST)
-}
-
-/// The same part of each of several matrices of `size` numbers, part by part of `length` numbers.
-fn parts<T>(matrices: &mut [T], size: usize, length: usize) -> Vec<Vec<&mut [T]>> {
-    let mut parts: Vec<Vec<&mut [T]>> = (0..size.div_ceil(length)).map(|_| Vec::new()).collect();
-    for matrix in matrices.chunks_mut(size.max(1)) {
-        parts.iter_mut().zip(matrix.chunks_mut(length)).for_each(|(part, piece)| part.push(piece));
-    }
-    parts
 }
 
 /// Transforms the kernels of the inputs from `first` on.
