@@ -32,7 +32,11 @@ pub fn read(file: &Path, key: Option<&str>, prefix: &str) -> Result<BTreeMap<Str
         Some("safetensors") => safetensors(file)?,
         Some("pt" | "pth" | "ckpt") => pickled(file, key)?,
         _ => {
-            return Err(Error::format(file, "name", "give a file ending in .safetensors, .pt, .pth or .ckpt"));
+            return Err(Error::format(
+                file,
+                "name",
+                "give a file ending in .safetensors, .pt, .pth or .ckpt",
+            ));
         }
     };
     let named = tensors
