@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Parts,
-    exact::{self, Covariance, Diagonal, LinearPosterior, chosen},
+    exact::{self, Covariance, Diagonal, LinearPosterior},
 };
 use crate::{
     Result,
@@ -72,7 +72,7 @@ pub(super) fn modes_25(dim: usize, rows: usize, rng: &Rng, compute: &Compute) ->
     let weights: Vec<f64> = (0..25).map(|_| rng.normal().powi(2)).collect();
     let (matrix, largest) = random_matrix(rows, dim, &mut rng);
     let sigma = rng.uniform() * largest;
-    let mode = chosen(&weights, &mut rng);
+    let mode = rng.weighted(&weights);
     let truth: Vec<f64> = means[mode].iter().map(|mean| mean + rng.normal()).collect();
     let data: Vec<f64> = matrix
         .iter()

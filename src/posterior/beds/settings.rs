@@ -5,15 +5,20 @@ use crate::posterior::{SolverSettings, ppm::AuxiliarySettings};
 /// Last noise level, standard deviations of the prior: that of the rivals' schedule.
 const LEVEL: f64 = 0.01;
 
+/// Draws of the prior for each particle.
+const CANDIDATES: usize = 16;
+
 /// The solver `name` with the settings that all beds share; none if there is no such solver.
 ///
-/// Rivals keep their defaults. Auxiliary denoisers start from an exact prior without weights, so their small network learns
+/// Rivals keep their defaults. Draws of exact priors cost little, so Principled Posterior Matching chooses its particles
+/// among [`CANDIDATES`] times as many. Auxiliary denoisers start from an exact prior without weights, so their small network learns
 /// faster than the copy of a trained prior should, and longer.
 pub fn settings(name: &str) -> Option<SolverSettings> {
     let mut settings = SolverSettings::named(name)?;
     match &mut settings {
         SolverSettings::Ppm { matching, correction } => {
             matching.steps = 400;
+            matching.candidates = CANDIDATES;
             matching.learning_rate = 0.003;
             matching.auxiliary = auxiliary();
             correction.langevin.iterations = 200;
