@@ -104,7 +104,7 @@ fn error_of_the_mean(problem: &mut Problem, rest: &str) -> f64 {
 }
 
 const TRAINING: &str =
-    "  particles: 32\n  steps: 400\n  auxiliary: {learning_rate: 2e-3, updates: 2, batch: 32}";
+    "  particles: 32\n  steps: 500\n  auxiliary: {learning_rate: 2e-3, updates: 2, batch: 32}";
 
 #[test]
 fn an_interferometer_is_learned() {

@@ -95,9 +95,20 @@ fn the_posterior_score_is_learned() {
     println!("eps: {mean:.3} {std:.3}; exact 1.200, 0.447");
     assert!((mean - 1.2).abs() < 0.03 && (std - 0.447).abs() < 0.03, "{mean} {std}");
     let bed = bed("ring-2d");
-    let found = score_of(&bed, &images("eps", "", &bed, 1000));
+    let found = score_of(&bed, &images("eps", "images: 8192\ntraining: 4000", &bed, 1000));
     println!("eps: {found:?}");
     assert!(found.mode_error.unwrap() < 0.08, "{found:?}");
+}
+
+/// Both stand-ins for the prior's density fit a Gaussian; the bound with its noise.
+#[test]
+fn flows_fit_a_gaussian() {
+    for prior in ["score", "bound"] {
+        let changes = format!("prior: {prior}\nschedule: {{steps: 2000, largest: 3.0, smallest: 0.05}}");
+        let (mean, std) = moments(&images("flow", &changes, &bed("gaussian-1d"), 4000));
+        println!("flow by {prior}: {mean:.3} {std:.3}; exact 1.200, 0.447");
+        assert!((mean - 1.2).abs() < 0.06 && (std / 0.447 - 1.0).abs() < 0.12, "{prior}: {mean} {std}");
+    }
 }
 
 /// The mean of weighted particles comes closer to the posterior's as they grow in number: slowly for twists that are

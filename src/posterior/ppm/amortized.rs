@@ -42,6 +42,8 @@ pub struct AmortizedSettings {
     pub level: f64,
     /// Learning rate of the generator's weights.
     pub learning_rate: f64,
+    /// Draws of the prior from which data are simulated: too few, and the networks know them by heart.
+    pub sources: usize,
     /// Checkpoint of a finished run without correction, whose generator is used as it is: one step instead of a training.
     pub trained: Option<PathBuf>,
 }
@@ -49,7 +51,7 @@ pub struct AmortizedSettings {
 impl Default for AmortizedSettings {
     fn default() -> Self {
         let GeneratorSettings { level, learning_rate } = GeneratorSettings::default();
-        Self { level, learning_rate, trained: None }
+        Self { level, learning_rate, sources: 1024, trained: None }
     }
 }
 
@@ -63,7 +65,7 @@ impl AmortizedSettings {
 struct Setting {
     levels: NoiseLevels,
     annealing: Annealing,
-    /// Draws of the prior `[K, Z, Y, X]` from which data are simulated.
+    /// Draws of the prior `[S, Z, Y, X]` from which data are simulated.
     sources: Tensor,
     /// Mean of the prior `[1, Z, Y, X]`, where dirty images are taken.
     centre: Tensor,
@@ -119,6 +121,9 @@ impl Amortized {
         compute: &Compute,
     ) -> Result<Self> {
         settings.validate()?;
+        if own.sources == 0 {
+            return Err(Error::config("solver.matching.family.sources", "needs at least 1; use 1024"));
+        }
         let planes = prior.shape()[0];
         let generator = prior.conditional(planes, &mut rng.stream("generator", 0))?;
         let mut optimiser = Adam::new(generator.variables(), ADAM)?;
@@ -135,6 +140,11 @@ impl Amortized {
         Ok(Self { own, settings, generator, optimiser, auxiliary, setting, scale, drawn, compute })
     }
 
+    /// Draws of the prior; a trained generator needs no more than what tells the range of levels.
+    fn sources(&self) -> usize {
+        if self.own.trained.is_some() { 1 } else { self.own.sources }
+    }
+
     /// Level of the generator's noise, network unit.
     fn level(&self) -> f64 {
         self.own.level * self.generator.data_std()
@@ -147,7 +157,7 @@ impl Amortized {
 
     fn start(&self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Setting> {
         let [z, y, x] = prior.shape();
-        let sources = draws(prior, self.settings.particles, self.settings.draw_steps, rng, &self.compute)?;
+        let sources = draws(prior, self.sources(), self.settings.draw_steps, rng, &self.compute)?;
         let values = to_host(&problem.log_likelihood(&sources)?)?;
         let annealing = Annealing::new(&values, self.settings.rising());
         let levels = noise_levels(problem, prior, &sources, rng)?;
@@ -259,11 +269,12 @@ impl Solver for Amortized {
         if state.contains_key("amortized.drawn") {
             self.drawn = Some(take(&mut state, "amortized.drawn", &[count, z, y, x])?);
         }
+        let sources = self.sources();
         let numbers = to_host(&take(&mut state, NUMBERS, &[5])?)?;
         self.setting = Some(Setting {
             levels: NoiseLevels { smallest: numbers[0], largest: numbers[1], data_std: numbers[2] },
             annealing: Annealing::resume(numbers[3], self.settings.rising(), Vec::new()),
-            sources: take(&mut state, "amortized.sources", &[count, z, y, x])?,
+            sources: take(&mut state, "amortized.sources", &[sources, z, y, x])?,
             centre: take(&mut state, "amortized.centre", &[1, z, y, x])?,
             scale: numbers[4],
         });

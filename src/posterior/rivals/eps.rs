@@ -1,6 +1,6 @@
 //! Exact posterior score: a network learns the posterior's own denoiser for the data model of an instrument.
 //!
-//! Source of the method: EPS, "exact posterior score". Noise of level s and the data's noise together leave a clean image with
+//! Source: Mammadov et al. 2026, "Exact posterior score estimation for solving linear inverse problems" (EPS). Noise of level s and the data's noise together leave a clean image with
 //! precision S^-1 = I / s^2 + A^T R^-1 A around the pivot mu = S (x_s / s^2 + A^T R^-1 y), so that
 //! E[x | x_s, y] = E[x | x + S^(1/2) n = mu], and the posterior's score is that mean minus x_s, over s^2. A network that starts as the
 //! prior's denoiser of mu, with one more input for A^+ y through weights of zero, learns it by |D(mu, A^+ y, s) - x|^2 on
