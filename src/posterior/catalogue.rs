@@ -48,7 +48,7 @@ pub enum SolverSettings {
     Ppm {
         /// The variational stage.
         #[serde(default)]
-        matching: PpmSettings,
+        matching: Box<PpmSettings>,
         /// What makes its particles calibrated draws.
         #[serde(default)]
         correction: CorrectionSettings,
@@ -217,7 +217,7 @@ impl Default for CorrectionSettings {
 
 impl Default for SolverSettings {
     fn default() -> Self {
-        Self::Ppm { matching: PpmSettings::default(), correction: CorrectionSettings::default() }
+        Self::Ppm { matching: Box::default(), correction: CorrectionSettings::default() }
     }
 }
 
@@ -236,7 +236,10 @@ impl SolverSettings {
     pub fn named(name: &str) -> Option<Self> {
         if let Some(family) = FamilySettings::of_solver(name) {
             let matching = PpmSettings { family, ..PpmSettings::default() };
-            return Some(Self::Ppm { matching, correction: CorrectionSettings::default() });
+            return Some(Self::Ppm {
+                matching: Box::new(matching),
+                correction: CorrectionSettings::default(),
+            });
         }
         match name {
             "gibbs" => Some(Self::Gibbs { start: Default::default(), sampling: Default::default() }),
@@ -307,9 +310,9 @@ impl SolverSettings {
             Self::Ppm { matching, correction } => {
                 let first: Box<dyn Solver> = match &matching.family {
                     FamilySettings::Amortized(family) => {
-                        Box::new(Amortized::new(family.clone(), matching, prior, rng, compute)?)
+                        Box::new(Amortized::new(family.clone(), *matching, prior, rng, compute)?)
                     }
-                    _ => Box::new(Ppm::new(matching, prior, rng, compute)?),
+                    _ => Box::new(Ppm::new(*matching, prior, rng, compute)?),
                 };
                 match correction.after_ppm(problem.is_singular()) {
                     Some(next) => (first, next),

@@ -53,7 +53,7 @@ fn one_training_serves_all_data() {
     let bed = bed("gaussian-1d");
     let rest = "  particles: 256\n  steps: 800\n  auxiliary: {learning_rate: 5e-3, updates: 4, batch: 256}";
     let mut first = solver("learning_rate: 3e-3", rest, &bed.problem, bed.prior.as_ref());
-    let found = vec![(1.5, finish(first.as_mut(), &bed.problem, bed.prior.as_ref()))];
+    let found = [(1.5, finish(first.as_mut(), &bed.problem, bed.prior.as_ref()))];
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("checkpoint.safetensors");
     candle_core::safetensors::save(&first.state().unwrap(), &file).unwrap();
