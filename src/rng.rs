@@ -53,6 +53,16 @@ impl Rng {
         if count == 0 { 0 } else { self.generator.random_range(0..count) }
     }
 
+    /// An index drawn by weights of any sum.
+    pub fn weighted(&mut self, weights: &[f64]) -> usize {
+        let mut left = self.uniform() * weights.iter().sum::<f64>();
+        let below = |weight: &f64| {
+            left -= weight;
+            left < 0.0
+        };
+        weights.iter().position(below).unwrap_or(weights.len().saturating_sub(1))
+    }
+
     /// A tensor of independent N(0, 1) draws.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Numbers that scientists read off images, each with its posterior.
 
 pub mod blurred;
+pub mod filament;
 pub mod noise;
 pub(crate) mod polar;
 mod posterior;

@@ -83,6 +83,10 @@ impl Likelihood for Normal {
         Ok((predicted + (rng.normals(predicted.dims(), &compute)? * self.sigma)?)?)
     }
 
+    fn redrawn(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Option<Box<dyn Likelihood>>> {
+        Ok(Some(Box::new(Self { data: self.draw(predicted, rng)?, sigma: self.sigma })))
+    }
+
     fn measured(&self) -> Option<Measured> {
         let values = self.data.to_dtype(DType::F64).ok()?.flatten_all().ok()?.to_vec1::<f64>().ok()?;
         Some(Measured { sigmas: vec![self.sigma; values.len()], values })

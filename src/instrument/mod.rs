@@ -14,7 +14,7 @@ pub use linear::{Linear, Linearity, Measured, hartley};
 pub use position::Position;
 
 use crate::{
-    Result,
+    Error, Result,
     compute::Compute,
     grid::Grid,
     prior::Scaling,
@@ -128,9 +128,13 @@ impl Problem {
     /// # Errors
     /// An image of another shape.
     pub fn log_likelihood(&self, x: &Tensor) -> Result<Tensor> {
+        self.log_probability(&self.likelihoods, x)
+    }
+
+    fn log_probability(&self, likelihoods: &[Box<dyn Likelihood>], x: &Tensor) -> Result<Tensor> {
         let predicted = self.predict(x)?;
         let mut total = Tensor::zeros(x.dim(0)?, x.dtype(), x.device())?;
-        for likelihood in &self.likelihoods {
+        for likelihood in likelihoods {
             total = (total + likelihood.log_prob(&predicted)?)?;
         }
         Ok(total)
@@ -141,11 +145,37 @@ impl Problem {
     /// # Errors
     /// An image of another shape.
     pub fn log_likelihood_and_gradient(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        self.of_data(&self.likelihoods, x)
+    }
+
+    /// [`Problem::log_likelihood_and_gradient`] of other data of the same instrument.
+    ///
+    /// # Errors
+    /// An image of another shape.
+    pub fn of_data(&self, likelihoods: &[Box<dyn Likelihood>], x: &Tensor) -> Result<(Tensor, Tensor)> {
         let [value, gradient] = by_parts(x, PART, |x| {
-            let (value, gradient) = value_and_gradient(x, |x| self.log_likelihood(x))?;
+            let (value, gradient) = value_and_gradient(x, |x| self.log_probability(likelihoods, x))?;
             Ok([value, gradient])
         })?;
         Ok((value, gradient))
+    }
+
+    /// Data that the instrument would measure of a network-unit image `[1, Z, Y, X]`, with noise.
+    ///
+    /// # Errors
+    /// The name of a product whose data cannot be drawn one by one.
+    pub fn simulated(&self, x: &Tensor, rng: &mut Rng) -> Result<Vec<Box<dyn Likelihood>>> {
+        let predicted = self.predict(x)?;
+        let drawn = self.likelihoods.iter().map(|likelihood| {
+            likelihood.redrawn(&predicted, rng)?.ok_or_else(|| {
+                let problem = format!(
+                    "needs data that can be simulated one by one, which `{}` cannot; choose another solver",
+                    likelihood.name()
+                );
+                Error::config("solver", problem)
+            })
+        });
+        drawn.collect()
     }
 
     /// Images `[B, Z, Y, X]` each at a new position, where the data leave it free; otherwise as they are. A sampler

@@ -140,13 +140,15 @@ fn doubts(diagnostics: &Value) -> Vec<(Trust, String)> {
     if foreign.is_some_and(|score| score > FOREIGN) {
         doubt(Trust::No, "the prior does not know such images".into());
     }
-    match diagnostics.get("calibrated").and_then(Value::as_bool) {
-        Some(true) => {}
-        Some(false) => doubt(
+    let biased = diagnostics.get("biased").and_then(Value::as_str);
+    match (biased, diagnostics.get("calibrated").and_then(Value::as_bool)) {
+        (Some(reason), _) => doubt(Trust::No, format!("not calibrated: {reason}")),
+        (None, Some(true)) => {}
+        (None, Some(false)) => doubt(
             Trust::No,
             "simulations with this set-up were not recovered within their stated uncertainty".into(),
         ),
-        None => doubt(
+        (None, None) => doubt(
             Trust::WithCare,
             "nobody has tested the size of the uncertainties of this set-up on simulations".into(),
         ),
@@ -250,6 +252,9 @@ fn features(diagnostics: &Value) -> Option<String> {
 }
 
 fn calibration(diagnostics: &Value) -> Option<String> {
+    if diagnostics.get("biased").is_some_and(Value::is_string) {
+        return None;
+    }
     let line = match diagnostics.get("calibrated").and_then(Value::as_bool)? {
         true => "Simulations with this set-up were recovered within their stated uncertainty.",
         false => "Simulations with this set-up were not recovered within their stated uncertainty.",
@@ -300,6 +305,14 @@ mod tests {
     fn missing_checks_are_passed_over() {
         let verdict = verdict(&json!({ "rhat_max": null, "chi2": null }));
         assert!(verdict.trust == Trust::WithCare && verdict.lines.is_empty());
+    }
+
+    #[test]
+    fn what_the_settings_bias_is_not_trusted_and_not_said_to_be_tested() {
+        let verdict = verdict(&json!({ "calibrated": false, "biased": "by choice", "warnings": [] }));
+        assert_eq!(verdict.trust, Trust::No);
+        assert!(verdict.reasons.iter().any(|reason| reason == "not calibrated: by choice"));
+        assert!(verdict.lines.iter().chain(&verdict.reasons).all(|line| !line.contains("recovered")));
     }
 
     /// A run whose checks all passed, changed in one place at a time.

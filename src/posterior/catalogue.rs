@@ -11,7 +11,7 @@ use crate::{
         Solver,
         gibbs::{Gibbs, GibbsSettings},
         langevin::{Langevin, LangevinSettings},
-        ppm::{Ppm, PpmSettings},
+        ppm::{Amortized, FamilySettings, Ppm, PpmSettings},
         rivals::{
             Given, Rival,
             afdps::{AfdpsOde, AfdpsSde, FkCorrector},
@@ -22,6 +22,7 @@ use crate::{
             ddrm::Ddrm,
             diffpir::Diffpir,
             dps::Dps,
+            eps::Eps,
             flow::Flow,
             fps::Fps,
             mcgdiff::Mcgdiff,
@@ -47,7 +48,7 @@ pub enum SolverSettings {
     Ppm {
         /// The variational stage.
         #[serde(default)]
-        matching: PpmSettings,
+        matching: Box<PpmSettings>,
         /// What makes its particles calibrated draws.
         #[serde(default)]
         correction: CorrectionSettings,
@@ -110,6 +111,8 @@ pub enum SolverSettings {
     Flow(Flow),
     /// Adaptation of the prior's weights to the data.
     Ddip(Ddip),
+    /// A network that learns the posterior's denoiser.
+    Eps(Eps),
 }
 
 /// The variants that are rivals of the literature, each with settings that implement [`Rival`].
@@ -158,7 +161,8 @@ rivals!(
     Rlsd,
     Davi,
     Flow,
-    Ddip
+    Ddip,
+    Eps
 );
 
 /// Where chains start that no variational stage precedes: at draws of the prior.
@@ -213,7 +217,7 @@ impl Default for CorrectionSettings {
 
 impl Default for SolverSettings {
     fn default() -> Self {
-        Self::Ppm { matching: PpmSettings::default(), correction: CorrectionSettings::default() }
+        Self::Ppm { matching: Box::default(), correction: CorrectionSettings::default() }
     }
 }
 
@@ -221,7 +225,7 @@ impl SolverSettings {
     /// Name of the solver.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Ppm { .. } => "ppm",
+            Self::Ppm { matching, .. } => matching.family.solver(),
             Self::Gibbs { .. } => "gibbs",
             Self::Langevin { .. } => "langevin",
             other => other.rival().map_or("", |rival| rival.entry().name),
@@ -230,8 +234,14 @@ impl SolverSettings {
 
     /// The default settings of the solver `name`, none if there is no such solver.
     pub fn named(name: &str) -> Option<Self> {
+        if let Some(family) = FamilySettings::of_solver(name) {
+            let matching = PpmSettings { family, ..PpmSettings::default() };
+            return Some(Self::Ppm {
+                matching: Box::new(matching),
+                correction: CorrectionSettings::default(),
+            });
+        }
         match name {
-            "ppm" => Some(Self::default()),
             "gibbs" => Some(Self::Gibbs { start: Default::default(), sampling: Default::default() }),
             "langevin" => Some(Self::Langevin { start: Default::default(), sampling: Default::default() }),
             _ => Self::rivals().into_iter().find(|settings| settings.name() == name),
@@ -257,6 +267,14 @@ impl SolverSettings {
                     *rival.chains() = chains;
                 }
             }
+        }
+    }
+
+    /// Why draws do not stand for the posterior even where everything converges, if the settings ask for something else.
+    pub fn bias(&self) -> Option<&'static str> {
+        match self {
+            Self::Ppm { matching, .. } => matching.distance.bias(),
+            _ => None,
         }
     }
 
@@ -290,7 +308,12 @@ impl SolverSettings {
     ) -> Result<Box<dyn Solver>> {
         let (first, next): (Box<dyn Solver>, Continue) = match self.clone() {
             Self::Ppm { matching, correction } => {
-                let first = Box::new(Ppm::new(matching, prior, rng, compute)?);
+                let first: Box<dyn Solver> = match &matching.family {
+                    FamilySettings::Amortized(family) => {
+                        Box::new(Amortized::new(family.clone(), *matching, prior, rng, compute)?)
+                    }
+                    _ => Box::new(Ppm::new(*matching, prior, rng, compute)?),
+                };
                 match correction.after_ppm(problem.is_singular()) {
                     Some(next) => (first, next),
                     None => return Ok(first),
@@ -365,6 +388,21 @@ pub fn catalogue() -> Vec<Entry> {
             name: "ppm",
             summary: "Principled Posterior Matching with particles, then split Gibbs or Langevin correction",
             needs: &["trainable prior", "likelihood gradient"],
+        },
+        Entry {
+            name: "ppm_mixture",
+            summary: "the same with a mixture of Gaussians, whose denoiser is known in closed form: no auxiliary network",
+            needs: &["denoiser gradient", "likelihood gradient"],
+        },
+        Entry {
+            name: "ppm_generator",
+            summary: "the same with a network that makes images of noise: as many draws as wanted",
+            needs: &["trainable prior", "likelihood gradient"],
+        },
+        Entry {
+            name: "ppm_amortized",
+            summary: "the same with a network that also sees the data: trained once for an instrument, one pass for each draw of new data",
+            needs: &["trainable prior", "likelihood gradient", "data that can be simulated one by one"],
         },
         Entry {
             name: "gibbs",

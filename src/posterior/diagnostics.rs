@@ -59,8 +59,12 @@ pub struct Diagnostics {
     pub out_of_distribution: Option<OutOfDistribution>,
     /// Comparison with a known image.
     pub truth: Truth,
-    /// Whether a simulation-based calibration of this set-up passed; null if none was made.
+    /// Whether a simulation-based calibration of this set-up passed; null if none was made, false too where `biased` says
+    /// that none could.
     pub calibrated: Option<bool>,
+    /// Why the samples do not stand for the posterior whatever the checks say, if the settings ask for something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub biased: Option<String>,
     /// What the user must know, in words.
     pub warnings: Vec<String>,
 }

@@ -14,17 +14,22 @@ pub(crate) fn effective_count(log_weights: &[f64]) -> f64 {
 
 /// Systematic resampling: as many indices as weights, index i about in proportion to its weight (Kitagawa 1996).
 pub(crate) fn systematic(log_weights: &[f64], offset: f64) -> Vec<usize> {
+    systematic_some(log_weights, log_weights.len(), offset)
+}
+
+/// [`systematic`] with `count` indices.
+pub(crate) fn systematic_some(log_weights: &[f64], count: usize, offset: f64) -> Vec<usize> {
     let weights = relative(log_weights);
-    let step = weights.iter().sum::<f64>() / weights.len() as f64;
-    let (mut chosen, mut reached) = (Vec::with_capacity(weights.len()), 0.0);
+    let step = weights.iter().sum::<f64>() / count as f64;
+    let (mut chosen, mut reached) = (Vec::with_capacity(count), 0.0);
     for (index, weight) in weights.iter().enumerate() {
         reached += weight;
-        while chosen.len() < weights.len() && (chosen.len() as f64 + offset) * step < reached {
+        while chosen.len() < count && (chosen.len() as f64 + offset) * step < reached {
             chosen.push(index);
         }
     }
     // Rounding may leave the last place open.
-    chosen.resize(weights.len(), weights.len() - 1);
+    chosen.resize(count, weights.len() - 1);
     chosen
 }
 

@@ -74,3 +74,15 @@ pub fn take(state: &mut TensorMap, name: &str, shape: &[usize]) -> Result<Tensor
         }
     }
 }
+
+/// `map` with `prefix` before every name.
+pub(super) fn prefixed(prefix: &'static str, map: TensorMap) -> impl Iterator<Item = (String, Tensor)> {
+    map.into_iter().map(move |(name, tensor)| (format!("{prefix}{name}"), tensor))
+}
+
+/// The tensors whose names begin with `prefix`, without it.
+pub(super) fn part(state: &TensorMap, prefix: &str) -> TensorMap {
+    let named =
+        |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_string(), tensor.clone()));
+    state.iter().filter_map(named).collect()
+}

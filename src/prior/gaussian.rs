@@ -83,6 +83,10 @@ impl Gaussian {
         &self.variances
     }
 
+    fn compute(&self) -> Compute {
+        Compute { device: self.mean.device().clone(), dtype: self.mean.dtype() }
+    }
+
     /// The gains C / (C + s^2) of the Wiener filter for each of the noise levels.
     fn gains(&self, levels: &[f64]) -> Vec<f64> {
         levels.iter().flat_map(|s| self.variances.iter().map(move |v| v / (v + s * s))).collect()
@@ -136,8 +140,11 @@ impl Denoiser for Gaussian {
 
     /// The exact denoiser plus a small network.
     fn trainable(&self, _: Adaptation, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
-        let compute = Compute { device: self.mean.device().clone(), dtype: self.mean.dtype() };
-        Ok(Box::new(Residual::new(self.clone(), rng, &compute)?))
+        Ok(Box::new(Residual::new(self.clone(), rng, &self.compute())?))
+    }
+
+    fn conditional(&self, images: usize, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
+        Ok(Box::new(Residual::told(self.clone(), images, rng, &self.compute())?))
     }
 }
 

@@ -132,4 +132,8 @@ impl Denoiser for LowRankMixture {
     fn trainable(&self, _: Adaptation, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
         Ok(Box::new(Residual::new(self.clone(), rng, &self.compute)?))
     }
+
+    fn conditional(&self, images: usize, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
+        Ok(Box::new(Residual::told(self.clone(), images, rng, &self.compute)?))
+    }
 }

@@ -194,6 +194,10 @@ impl Denoiser for Mixture {
     fn trainable(&self, _: Adaptation, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
         Ok(Box::new(Residual::new(self.clone(), rng, &self.compute)?))
     }
+
+    fn conditional(&self, images: usize, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
+        Ok(Box::new(Residual::told(self.clone(), images, rng, &self.compute)?))
+    }
 }
 
 /// Probabilities `[B, C]` from their logarithms up to a constant.

@@ -4,6 +4,7 @@ pub mod card;
 pub mod checkpoint;
 pub mod counted;
 pub mod draw;
+pub mod factored;
 pub mod gaussian;
 pub mod images;
 pub mod low_rank;
@@ -15,6 +16,7 @@ pub mod reverse;
 pub mod simulate;
 pub mod song;
 pub mod tiled;
+pub mod told;
 pub mod train;
 pub mod unet;
 pub mod weights;
@@ -87,10 +89,29 @@ pub trait Denoiser: Send + Sync {
     fn trainable(&self, _adaptation: Adaptation, _rng: &mut Rng) -> Result<Box<dyn Trainable>> {
         Err(Error::config("solver", "this prior has no weights to train; choose a solver that only denoises"))
     }
+
+    /// A trainable denoiser that also sees `images` images of what is known of the clean one, and starts as one that pays
+    /// no regard to them; `rng` draws its first weights.
+    ///
+    /// # Errors
+    /// A prior without trainable weights refuses.
+    fn conditional(&self, _images: usize, _rng: &mut Rng) -> Result<Box<dyn Trainable>> {
+        let problem = "this prior's network cannot be told about data; choose a solver without amortisation";
+        Err(Error::config("solver", problem))
+    }
 }
 
 /// A denoiser whose weights can be trained: the auxiliary network of Principled Posterior Matching.
 pub trait Trainable: Denoiser {
+    /// [`Denoiser::denoise`] for a network of [`Denoiser::conditional`], told `known` `[B, C, Y, X]`.
+    ///
+    /// # Errors
+    /// A network that was not made for so many images.
+    fn denoise_given(&self, _noisy: &Tensor, _noise_level: &Tensor, known: &Tensor) -> Result<Tensor> {
+        let found = known.dims().to_vec();
+        Err(Error::Shape { what: "images that a network is told", expected: vec![0], found })
+    }
+
     /// The trained weights by name; setting them changes what the denoiser returns.
     fn variables(&self) -> Vec<(String, Var)>;
 }

@@ -13,17 +13,20 @@ pub struct Positive<D: ?Sized> {
     inner: Box<D>,
 }
 
-impl<D: Denoiser + ?Sized> Positive<D> {
+impl<D: ?Sized> Positive<D> {
     /// Cuts what `inner` returns at `dark`.
     pub fn new(inner: Box<D>, dark: f64) -> Self {
         Self { dark, inner }
+    }
+
+    fn cut(&self, denoised: Tensor) -> Result<Tensor> {
+        Ok(((denoised - self.dark)?.relu()? + self.dark)?)
     }
 }
 
 impl<D: Denoiser + ?Sized> Denoiser for Positive<D> {
     fn denoise(&self, noisy: &Tensor, noise_level: &Tensor) -> Result<Tensor> {
-        let denoised = self.inner.denoise(noisy, noise_level)?;
-        Ok(((denoised - self.dark)?.relu()? + self.dark)?)
+        self.cut(self.inner.denoise(noisy, noise_level)?)
     }
 
     fn shape(&self) -> [usize; 3] {
@@ -42,9 +45,17 @@ impl<D: Denoiser + ?Sized> Denoiser for Positive<D> {
         let inner = self.inner.trainable(adaptation, rng)?;
         Ok(Box::new(Positive { dark: self.dark, inner }))
     }
+
+    fn conditional(&self, images: usize, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
+        Ok(Box::new(Positive { dark: self.dark, inner: self.inner.conditional(images, rng)? }))
+    }
 }
 
 impl Trainable for Positive<dyn Trainable> {
+    fn denoise_given(&self, noisy: &Tensor, noise_level: &Tensor, known: &Tensor) -> Result<Tensor> {
+        self.cut(self.inner.denoise_given(noisy, noise_level, known)?)
+    }
+
     fn variables(&self) -> Vec<(String, Var)> {
         self.inner.variables()
     }

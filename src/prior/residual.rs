@@ -3,7 +3,7 @@
 use candle_core::{Tensor, Var};
 
 use crate::{
-    Result,
+    Error, Result,
     compute::Compute,
     prior::{Denoiser, Trainable},
     rng::Rng,
@@ -20,6 +20,8 @@ const LARGEST_DENSE: usize = 64;
 /// c_out = s c / sqrt(s^2 + c^2) of Karras et al. (2022, table 1), c the prior's standard deviation.
 pub struct Residual<P> {
     exact: P,
+    /// Images that the network is told besides the noisy one.
+    known: usize,
     /// Weight and bias of each layer, first layer first.
     layers: Vec<(Var, Var)>,
 }
@@ -30,9 +32,18 @@ impl<P: Denoiser> Residual<P> {
     /// # Errors
     /// The device has no memory left.
     pub fn new(exact: P, rng: &mut Rng, compute: &Compute) -> Result<Self> {
+        Self::told(exact, 0, rng, compute)
+    }
+
+    /// The same for a network that is told `known` images besides the noisy one.
+    ///
+    /// # Errors
+    /// The device has no memory left.
+    pub fn told(exact: P, known: usize, rng: &mut Rng, compute: &Compute) -> Result<Self> {
         let [z, y, x] = exact.shape();
-        let sizes =
-            if is_dense(&exact) { layer_sizes(z * y * x, DENSE) } else { layer_sizes(z, CONVOLUTION) };
+        let (channels, size) = if is_dense(&exact) { (z * y * x, DENSE) } else { (z, CONVOLUTION) };
+        let plane = if is_dense(&exact) { y * x } else { 1 };
+        let sizes = layer_sizes(channels, known * plane, size);
         let taps: &[usize] = if is_dense(&exact) { &[] } else { &[3, 3] };
         let last = sizes.len() - 1;
         let layer = |(index, &(inputs, outputs)): (usize, &(usize, usize))| {
@@ -44,19 +55,22 @@ impl<P: Denoiser> Residual<P> {
             Ok((weight, bias))
         };
         let layers = sizes.iter().enumerate().map(layer).collect::<Result<_>>()?;
-        Ok(Self { exact, layers })
+        Ok(Self { exact, known, layers })
     }
 
-    /// The network on scaled images `[B, Z, Y, X]`; the log noise level enters as one more input.
-    fn network(&self, scaled: &Tensor, log_level: &Tensor) -> Result<Tensor> {
+    /// The network on scaled images `[B, Z, Y, X]`; the log noise level and what is known enter as more inputs.
+    fn network(&self, scaled: &Tensor, log_level: &Tensor, known: Option<&Tensor>) -> Result<Tensor> {
         let dense = is_dense(&self.exact);
-        let mut hidden = if dense {
-            Tensor::cat(&[scaled.flatten_from(1)?, log_level.unsqueeze(1)?], 1)?
+        let flat = |x: &Tensor| if dense { x.flatten_from(1) } else { Ok(x.clone()) };
+        let level = if dense {
+            log_level.unsqueeze(1)?
         } else {
             let [_, y, x] = self.exact.shape();
-            let level = log_level.reshape(((), 1, 1, 1))?.broadcast_as((scaled.dim(0)?, 1, y, x))?;
-            Tensor::cat(&[scaled, &level], 1)?
+            log_level.reshape(((), 1, 1, 1))?.broadcast_as((scaled.dim(0)?, 1, y, x))?
         };
+        let mut inputs = vec![flat(scaled)?, level];
+        inputs.extend(known.map(flat).transpose()?);
+        let mut hidden = Tensor::cat(&inputs, 1)?;
         for (index, (weight, bias)) in self.layers.iter().enumerate() {
             if index > 0 {
                 hidden = hidden.silu()?;
@@ -69,12 +83,27 @@ impl<P: Denoiser> Residual<P> {
         }
         Ok(hidden.reshape(scaled.dims())?)
     }
+
+    fn clean(&self, noisy: &Tensor, noise_level: &Tensor, known: Option<&Tensor>) -> Result<Tensor> {
+        let images = known.map_or(Ok(0), |known| known.dim(1))?;
+        if images != self.known {
+            let (expected, found) = (vec![self.known], vec![images]);
+            return Err(Error::Shape { what: "images that a network is told", expected, found });
+        }
+        let c = self.data_std();
+        let total = noise_level.sqr()?.affine(1.0, c * c)?.sqrt()?;
+        let per_image = |t: &Tensor| t.reshape(((), 1, 1, 1));
+        let scaled = noisy.broadcast_div(&per_image(&total)?)?;
+        let change = self.network(&scaled, &(noise_level / c)?.log()?, known)?;
+        let output_scale = ((noise_level * c)? / &total)?;
+        Ok((self.exact.denoise(noisy, noise_level)? + change.broadcast_mul(&per_image(&output_scale)?)?)?)
+    }
 }
 
-/// Inputs and outputs of each layer of a network of `channels` plus the noise level.
-fn layer_sizes(channels: usize, (width, hidden): (usize, usize)) -> Vec<(usize, usize)> {
+/// Inputs and outputs of each layer of a network of `channels` plus the noise level plus `known` inputs.
+fn layer_sizes(channels: usize, known: usize, (width, hidden): (usize, usize)) -> Vec<(usize, usize)> {
     let inner = std::iter::repeat_n((width, width), hidden - 1);
-    std::iter::once((channels + 1, width)).chain(inner).chain([(width, channels)]).collect()
+    std::iter::once((channels + 1 + known, width)).chain(inner).chain([(width, channels)]).collect()
 }
 
 fn is_dense(denoiser: &dyn Denoiser) -> bool {
@@ -83,13 +112,7 @@ fn is_dense(denoiser: &dyn Denoiser) -> bool {
 
 impl<P: Denoiser> Denoiser for Residual<P> {
     fn denoise(&self, noisy: &Tensor, noise_level: &Tensor) -> Result<Tensor> {
-        let c = self.data_std();
-        let total = noise_level.sqr()?.affine(1.0, c * c)?.sqrt()?;
-        let per_image = |t: &Tensor| t.reshape(((), 1, 1, 1));
-        let scaled = noisy.broadcast_div(&per_image(&total)?)?;
-        let change = self.network(&scaled, &(noise_level / c)?.log()?)?;
-        let output_scale = ((noise_level * c)? / &total)?;
-        Ok((self.exact.denoise(noisy, noise_level)? + change.broadcast_mul(&per_image(&output_scale)?)?)?)
+        self.clean(noisy, noise_level, None)
     }
 
     fn shape(&self) -> [usize; 3] {
@@ -106,6 +129,10 @@ impl<P: Denoiser> Denoiser for Residual<P> {
 }
 
 impl<P: Denoiser> Trainable for Residual<P> {
+    fn denoise_given(&self, noisy: &Tensor, noise_level: &Tensor, known: &Tensor) -> Result<Tensor> {
+        self.clean(noisy, noise_level, Some(known))
+    }
+
     fn variables(&self) -> Vec<(String, Var)> {
         let named = |(index, (weight, bias)): (usize, &(Var, Var))| {
             [(format!("{index}.weight"), weight.clone()), (format!("{index}.bias"), bias.clone())]

@@ -172,8 +172,13 @@ impl Architecture {
 pub struct UNet {
     architecture: Architecture,
     weights: Weights,
+    /// Images that the network is told besides the noisy one.
+    known: usize,
     compute: Compute,
 }
+
+/// Weight of the convolution through which a network sees what it is told.
+const TOLD: &str = "told.weight";
 
 impl UNet {
     /// An untrained network with free weights.
@@ -183,7 +188,7 @@ impl UNet {
     pub fn new(architecture: Architecture, rng: &Rng, compute: &Compute) -> Result<Self> {
         architecture.validate()?;
         let weights = Weights::start(&architecture.parameters(), rng, compute)?;
-        Ok(Self { architecture, weights, compute: compute.clone() })
+        Ok(Self { architecture, weights, known: 0, compute: compute.clone() })
     }
 
     /// A network with fixed weights.
@@ -197,7 +202,7 @@ impl UNet {
     ) -> Result<Self> {
         architecture.validate()?;
         let weights = Weights::fixed(&architecture.parameters(), tensors, compute)?;
-        Ok(Self { architecture, weights, compute: compute.clone() })
+        Ok(Self { architecture, weights, known: 0, compute: compute.clone() })
     }
 
     /// The shape of the network.
@@ -213,10 +218,13 @@ impl UNet {
         self.weights.tensors()
     }
 
-    /// F: network output of scaled images `[B, 1, Y, X]` and noise embedding `[B, E]`.
-    fn network(&self, x: &Tensor, embedding: &Tensor) -> Result<Tensor> {
+    /// F: network output of scaled images `[B, 1, Y, X]`, noise embedding `[B, E]` and what is known `[B, C, Y, X]`.
+    fn network(&self, x: &Tensor, embedding: &Tensor, known: Option<&Tensor>) -> Result<Tensor> {
         let Architecture { patch, ref widths, .. } = self.architecture;
         let mut h = self.convolve("stem", &space_to_depth(x, patch)?)?;
+        if let Some(known) = known {
+            h = (h + conv2d(&space_to_depth(known, patch)?, &self.weights.get(TOLD)?, None)?)?;
+        }
         let mut skips = Vec::with_capacity(widths.len());
         for level in 0..widths.len() {
             if level > 0 {
@@ -277,15 +285,19 @@ impl UNet {
         let hidden = self.linear("embed.0", &features)?.silu()?;
         Ok(self.linear("embed.1", &hidden)?.silu()?)
     }
-}
 
-impl Denoiser for UNet {
-    fn denoise(&self, noisy: &Tensor, noise_level: &Tensor) -> Result<Tensor> {
+    /// D of noisy images at noise levels, told `known` if it was made for that.
+    fn clean(&self, noisy: &Tensor, noise_level: &Tensor, known: Option<&Tensor>) -> Result<Tensor> {
         let batch = noisy.dim(0)?;
         let [z, y, x] = self.shape();
         if noisy.dims() != [batch, z, y, x] {
             let found = noisy.dims().to_vec();
             return Err(Error::Shape { what: "image for the prior", expected: vec![batch, z, y, x], found });
+        }
+        let told = known.map_or(Ok(0), |known| known.dim(1))?;
+        if told != self.known {
+            let (expected, found) = (vec![self.known], vec![told]);
+            return Err(Error::Shape { what: "images that a network is told", expected, found });
         }
         let noise_level = noise_level.broadcast_as(batch)?.contiguous()?.to_dtype(self.compute.dtype)?;
         let variance = self.architecture.data_std.powi(2);
@@ -295,8 +307,14 @@ impl Denoiser for UNet {
         let skip = per_image((total.recip()? * variance)?)?;
         let out = per_image((&noise_level * self.architecture.data_std)?.div(&total.sqrt()?)?)?;
         let scaled = noisy.broadcast_div(&per_image(total.sqrt()?)?)?;
-        let network = self.network(&scaled, &self.embed(&noise_level)?)?;
+        let network = self.network(&scaled, &self.embed(&noise_level)?, known)?;
         Ok((noisy.broadcast_mul(&skip)? + network.broadcast_mul(&out)?)?)
+    }
+}
+
+impl Denoiser for UNet {
+    fn denoise(&self, noisy: &Tensor, noise_level: &Tensor) -> Result<Tensor> {
+        self.clean(noisy, noise_level, None)
     }
 
     fn shape(&self) -> [usize; 3] {
@@ -314,9 +332,20 @@ impl Denoiser for UNet {
     fn trainable(&self, adaptation: Adaptation, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
         Ok(Box::new(Self { weights: self.weights.adapted(adaptation, rng)?, ..self.clone() }))
     }
+
+    fn conditional(&self, images: usize, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
+        let Architecture { patch, ref widths, .. } = self.architecture;
+        let shape = [widths[0], images * patch * patch, 3, 3];
+        let weights = self.weights.adapted(Adaptation::Copy, rng)?.with_zeros(TOLD, &shape, &self.compute)?;
+        Ok(Box::new(Self { weights, known: images, ..self.clone() }))
+    }
 }
 
 impl Trainable for UNet {
+    fn denoise_given(&self, noisy: &Tensor, noise_level: &Tensor, known: &Tensor) -> Result<Tensor> {
+        self.clean(noisy, noise_level, Some(known))
+    }
+
     fn variables(&self) -> Vec<(String, Var)> {
         self.weights.variables()
     }

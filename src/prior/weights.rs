@@ -122,6 +122,16 @@ impl Weights {
         Ok(Self { weights: self.weights.keys().map(weight).collect::<Result<_>>()? })
     }
 
+    /// With one more free weight, which starts at zero.
+    ///
+    /// # Errors
+    /// The device has no memory left.
+    pub fn with_zeros(mut self, name: &str, shape: &[usize], compute: &Compute) -> Result<Self> {
+        let zeros = Var::zeros(shape, compute.dtype, &compute.device)?;
+        self.weights.insert(name.into(), Weight::Free(zeros));
+        Ok(self)
+    }
+
     /// The value of a weight, tracked if it is free.
     ///
     /// # Errors

@@ -46,7 +46,9 @@ pub fn diagnose(root: &Path, truth: Option<&Path>, calibration: Option<&Path>) -
     }
     if let Some(calibration) = calibration {
         let report = calibration_of(&run, calibration)?;
-        diagnostics.calibrated = report.calibrated;
+        if diagnostics.biased.is_none() {
+            diagnostics.calibrated = report.calibrated;
+        }
         if let Some(factor) = report.image_factor() {
             let recalibrated = Cube { samples: scaled(&cube.samples, factor), ..cube };
             cube_hdf5::write(&recalibrated, &directory.file("posterior_recalibrated.h5"))?;

@@ -79,6 +79,11 @@ pub(super) fn checks(run: &Reconstruction, draws: &Draws, traces: &Traces) -> Re
     let rng = Rng::new(run.settings.seed).stream("out of distribution", 0);
     let compared = OutOfDistribution::of(run.prior.as_ref(), &draws.images, &rng, &run.compute)?;
     diagnostics.compare_with_prior(compared);
+    if let Some(reason) = run.settings.solver.bias() {
+        diagnostics.calibrated = Some(false);
+        diagnostics.biased = Some(reason.into());
+        diagnostics.warnings.push(format!("not calibrated: {reason}"));
+    }
     Ok(diagnostics)
 }
 

@@ -3,9 +3,9 @@
 use antumbra::{
     compute::Compute,
     posterior::ppm::{
-        AuxiliarySettings,
-        auxiliary::Auxiliary,
-        loss::{Matching, NoiseLevels, matching},
+        AuxiliarySettings, Distance,
+        auxiliary::{Auxiliary, some},
+        loss::{Comparison, Matching, NoiseLevels},
     },
     prior::{
         Adaptation, Denoiser, Trainable,
@@ -14,11 +14,21 @@ use antumbra::{
     },
     rng::Rng,
 };
-use candle_core::Tensor;
+use candle_core::{Tensor, Var};
 
 fn two_modes() -> Mixture {
     let mode = |mean| Component { weight: 1.0, mean: vec![mean], variances: vec![0.16] };
     Mixture::new(vec![mode(-1.0), mode(1.0)], [1, 1, 1], &Compute::cpu_f64()).unwrap()
+}
+
+fn comparison<'a>(
+    prior: &'a dyn Denoiser,
+    own: &'a dyn Denoiser,
+    variables: &'a [(String, Var)],
+    levels: NoiseLevels,
+    count: usize,
+) -> Comparison<'a> {
+    Comparison { prior, own, variables, levels, count, distance: Distance::Squared }
 }
 
 /// KL(N(mean, std^2) || two modes) by the midpoint rule.
@@ -56,7 +66,8 @@ fn gradient_of_the_loss_is_that_of_the_divergence() {
     let particles: Vec<f64> = normals.iter().map(|n| mean + std * n).collect();
     let particles = Compute::cpu_f64().tensor(particles, &[count, 1, 1, 1]).unwrap();
     let levels = NoiseLevels { smallest: 0.004, largest: 100.0, data_std: prior.data_std() };
-    let matched = matching(&particles, &prior, auxiliary.as_ref(), &levels, 8, &mut Rng::new(3)).unwrap();
+    let matched =
+        comparison(&prior, auxiliary.as_ref(), &[], levels, 8).of(&particles, &mut Rng::new(3)).unwrap();
     let slopes = matched.gradient.flatten_all().unwrap().to_vec1::<f64>().unwrap();
     let spread: Vec<f64> = slopes.iter().zip(&normals).map(|(slope, n)| slope * n * std).collect();
     let h = 1e-4;
@@ -94,7 +105,8 @@ fn bound_rises_to_the_divergence_but_not_above() {
     let mut auxiliary = Auxiliary::new(&prior, settings, &mut Rng::new(1)).unwrap();
     let compare = |network: &dyn Trainable, count, rng: &mut Rng| -> (Tensor, Matching) {
         let particles = draw(rng, count);
-        let matched = matching(&particles, &prior as &dyn Denoiser, network, &levels, 1, rng).unwrap();
+        let matched =
+            comparison(&prior, network, &network.variables(), levels, 1).of(&particles, rng).unwrap();
         (particles, matched)
     };
     let mut rng = Rng::new(4);
@@ -102,7 +114,8 @@ fn bound_rises_to_the_divergence_but_not_above() {
     for k in 0..300 {
         let (particles, matched) = compare(auxiliary.denoiser(), 512, &mut rng);
         let decay = if k < 200 { 1.0 } else { 0.1 };
-        auxiliary.update(&matched.auxiliary, decay, &particles, &levels, &mut rng).unwrap();
+        let draw = |count, rng: &mut Rng| some(&particles, count, rng);
+        auxiliary.update(&matched.own, decay, &draw, &levels, &mut rng).unwrap();
     }
     let bounds: Vec<f64> = (0..20).map(|_| compare(auxiliary.denoiser(), 2048, &mut rng).1.bound).collect();
     let (bound, error) = mean_and_error(&bounds);

@@ -106,7 +106,7 @@ fn check(prior: &Mixture, y: f64, seed: u64) {
     println!("particles: total variation {distance:.3}, spread along and across the data {spread:.3?}");
     assert!(distance <= 0.05, "mode weights of the particles");
     let settings = LangevinSettings { anneal: 0, iterations: 200, draws: 4, ..LangevinSettings::default() };
-    let mut langevin = Langevin::new(settings, ppm.particles()).unwrap();
+    let mut langevin = Langevin::new(settings, ppm.draws().unwrap().images).unwrap();
     finish(&mut langevin, &problem, prior, &rng.stream("langevin", 0));
     let (distance, spread) = errors(&langevin.draws().unwrap(), &exact);
     println!("corrected: total variation {distance:.3}, spread along and across the data {spread:.3?}");

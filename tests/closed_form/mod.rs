@@ -1,6 +1,8 @@
 //! Samplers against posteriors that are known exactly.
 
+mod amortized;
 mod divergence;
+mod families;
 mod mixture_2d;
 mod random_field;
 mod rivals;

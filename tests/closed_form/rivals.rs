@@ -9,36 +9,41 @@ use antumbra::{
         SolverSettings,
         beds::{Bed, Outcome, Score, measure, settings},
     },
-    prior::Scaling,
+    prior::{Denoiser, Scaling},
     rng::Rng,
 };
 use candle_core::{DType, Tensor};
 
 /// Runs a solver with settings changed by YAML on a bed.
-fn images(name: &str, changes: &str, bed: &Bed, draws: usize) -> Tensor {
+pub(super) fn images(name: &str, changes: &str, bed: &Bed, draws: usize) -> Tensor {
     seeded(5, name, changes, bed, draws)
 }
 
 fn seeded(seed: u64, name: &str, changes: &str, bed: &Bed, draws: usize) -> Tensor {
     let mut solver: SolverSettings = serde_yaml::from_str(&format!("name: {name}\n{changes}")).unwrap();
     solver.set_chains(draws);
+    run(&solver, &bed.problem, bed.prior.as_ref(), seed)
+}
+
+/// Draws of a whole run of a solver.
+pub(super) fn run(settings: &SolverSettings, problem: &Problem, prior: &dyn Denoiser, seed: u64) -> Tensor {
     let (rng, compute) = (Rng::new(seed), Compute::cpu());
-    let mut solver = solver.build(&bed.problem, bed.prior.as_ref(), &rng, &compute).unwrap();
+    let mut solver = settings.build(problem, prior, &rng, &compute).unwrap();
     for step in 0..solver.steps() {
-        solver.step(&bed.problem, bed.prior.as_ref(), &mut rng.stream("step", step as u64)).unwrap();
+        solver.step(problem, prior, &mut rng.stream("step", step as u64)).unwrap();
     }
     solver.draws().unwrap().images
 }
 
 /// Mean and standard deviation of one-dimensional draws.
-fn moments(images: &Tensor) -> (f64, f64) {
+pub(super) fn moments(images: &Tensor) -> (f64, f64) {
     let values: Vec<f64> = images.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap();
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
     (mean, (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (count - 1.0)).sqrt())
 }
 
-fn bed(name: &str) -> Bed {
+pub(super) fn bed(name: &str) -> Bed {
     Bed::named(name, &Rng::new(1), &Compute::cpu()).unwrap()
 }
 
@@ -81,6 +86,29 @@ fn moment_matching_is_exact_on_a_random_field() {
     let found = score_of(&bed, &images("moment_matching", "iterations: 8\nschedule: {steps: 100}", &bed, 24));
     assert!((0.93..1.07).contains(&found.spread_measured.unwrap()), "{found:?}");
     assert!((0.93..1.07).contains(&found.spread_unmeasured.unwrap()), "{found:?}");
+}
+
+/// A trained posterior denoiser: one coordinate, and a random field with its Fourier modes and its unmeasured directions.
+#[test]
+fn the_posterior_score_is_learned() {
+    let (mean, std) = moments(&images("eps", "", &bed("gaussian-1d"), 2000));
+    println!("eps: {mean:.3} {std:.3}; exact 1.200, 0.447");
+    assert!((mean - 1.2).abs() < 0.03 && (std - 0.447).abs() < 0.03, "{mean} {std}");
+    let bed = bed("ring-2d");
+    let found = score_of(&bed, &images("eps", "images: 8192\ntraining: 4000", &bed, 1000));
+    println!("eps: {found:?}");
+    assert!(found.mode_error.unwrap() < 0.08, "{found:?}");
+}
+
+/// Both stand-ins for the prior's density fit a Gaussian; the bound with its noise.
+#[test]
+fn flows_fit_a_gaussian() {
+    for prior in ["score", "bound"] {
+        let changes = format!("prior: {prior}\nschedule: {{steps: 2000, largest: 3.0, smallest: 0.05}}");
+        let (mean, std) = moments(&images("flow", &changes, &bed("gaussian-1d"), 4000));
+        println!("flow by {prior}: {mean:.3} {std:.3}; exact 1.200, 0.447");
+        assert!((mean - 1.2).abs() < 0.06 && (std / 0.447 - 1.0).abs() < 0.12, "{prior}: {mean} {std}");
+    }
 }
 
 /// The mean of weighted particles comes closer to the posterior's as they grow in number: slowly for twists that are
@@ -169,6 +197,7 @@ fn solvers_refuse_by_the_name_of_what_is_missing() {
             "afdps_sde",
             "afdps_ode",
             "fk_corrector",
+            "eps",
         ];
         match settings.build(&problem, bed.prior.as_ref(), &rng, &compute) {
             Ok(_) => assert!(!linear.contains(&name), "{name} should refuse"),

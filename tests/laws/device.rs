@@ -177,7 +177,7 @@ fn steps_of_posterior_matching() {
         let mut ppm = Ppm::new(settings, &prior, &Rng::new(2), compute).unwrap();
         let mut rng = Rng::new(3);
         (0..2).for_each(|_| _ = ppm.step(&problem, &prior, &mut rng).unwrap());
-        ppm.particles().to_device(&Device::Cpu).unwrap()
+        ppm.draws().unwrap().images.to_device(&Device::Cpu).unwrap()
     };
     let exact = moved(&Compute::cpu_f64());
     for compute in devices::double() {

@@ -11,4 +11,4 @@ mod run_loop;
 mod stack_problem;
 mod structured_illumination;
 mod uvfits;
-mod vlbi;
+pub mod vlbi;

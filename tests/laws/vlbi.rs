@@ -19,7 +19,7 @@ const SIDE: usize = 12;
 const FRACTION: Scaling = Scaling { unit: 0.05, dark: -0.5 };
 
 /// A blob off the centre, seen by the EHT through random gains.
-pub(super) fn observation(seed: u64) -> Observation {
+pub fn observation(seed: u64) -> Observation {
     let source = Source { name: "BLOB".into(), ra_deg: 187.7, dec_deg: 12.39, mjd: 57848.0 };
     let schedule = Schedule { start: 3.6e3, duration: 2.5e4, scan: 60.0, interval: 3600.0 };
     let like = Array::find("eht2017").unwrap().observe(&source, &schedule).unwrap();

@@ -64,6 +64,10 @@ impl Denoiser for Counted<'_> {
     fn trainable(&self, adaptation: Adaptation, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
         self.inner.trainable(adaptation, rng)
     }
+
+    fn conditional(&self, images: usize, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
+        self.inner.conditional(images, rng)
+    }
 }
 
 /// The identity, which counts the images whose gradient passes.

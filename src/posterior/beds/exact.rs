@@ -88,7 +88,7 @@ impl LinearPosterior {
     /// Those of the tensor library.
     pub fn draws(&self, count: usize, rng: &mut Rng) -> Result<Tensor> {
         let mut counts = vec![0; self.weights.len()];
-        (0..count).for_each(|_| counts[chosen(&self.weights, rng)] += 1);
+        (0..count).for_each(|_| counts[rng.weighted(&self.weights)] += 1);
         let drawn = self.components.iter().zip(counts).filter(|(_, count)| *count > 0);
         let drawn = drawn.map(|(component, count)| self.conditioned(component, count, rng));
         Ok(Tensor::cat(&drawn.collect::<Result<Vec<_>>>()?, 0)?)
@@ -125,16 +125,6 @@ impl LinearPosterior {
 /// Data minus coordinates of images, `[B, R]`.
 fn misfit(linear: &Linear, x: &Tensor) -> Result<Tensor> {
     Ok(linear.row(linear.data.clone(), x)?.broadcast_sub(&linear.coordinates(x)?)?)
-}
-
-/// An index drawn by weights of any sum.
-pub(super) fn chosen(weights: &[f64], rng: &mut Rng) -> usize {
-    let mut left = rng.uniform() * weights.iter().sum::<f64>();
-    let below = |weight: &f64| {
-        left -= weight;
-        left < 0.0
-    };
-    weights.iter().position(below).unwrap_or(weights.len().saturating_sub(1))
 }
 
 /// A covariance that is diagonal in the instrument's own coordinates.

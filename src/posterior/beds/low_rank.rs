@@ -7,7 +7,7 @@ use nalgebra::{Cholesky, DMatrix, DVector};
 
 use super::{
     Parts,
-    exact::{Component, Covariance, LinearPosterior, chosen},
+    exact::{Component, Covariance, LinearPosterior},
     field::{blur, filtered, mask, transfer},
 };
 use crate::{
@@ -82,7 +82,7 @@ fn parts(gains: Vec<f64>, rng: &Rng, compute: &Compute) -> Result<Parts> {
         Ok(Component { weight: component.weight, mean, covariance })
     };
     let components = prior.components().iter().map(gaussian).collect::<Result<Vec<_>>>()?;
-    let origin = &components[chosen(&WEIGHTS, &mut rng)];
+    let origin = &components[rng.weighted(&WEIGHTS)];
     let truth = (origin.covariance.deviations(1, &mut rng)? + &origin.mean)?;
     let problem = filtered(&truth, gains, SIGMA, &mut rng)?;
     let exact = LinearPosterior::new(&problem, components, compute)?;

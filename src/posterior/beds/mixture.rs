@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Parts,
-    exact::{self, Covariance, Diagonal, LinearPosterior, chosen},
+    exact::{self, Covariance, Diagonal, LinearPosterior},
 };
 use crate::{
     Result,
@@ -63,22 +63,45 @@ pub(super) fn gaussian_1d(_: &Rng, compute: &Compute) -> Result<Parts> {
 /// # Errors
 /// Those of the tensor library.
 pub(super) fn modes_25(dim: usize, rows: usize, rng: &Rng, compute: &Compute) -> Result<Parts> {
-    let mut rng = rng.stream("recipe", 0);
     let mode = |k: usize| -> Vec<f64> {
         let pair = [8.0 * (k / 5) as f64 - 16.0, 8.0 * (k % 5) as f64 - 16.0];
         (0..dim).map(|i| pair[i % 2]).collect()
     };
     let means: Vec<Vec<f64>> = (0..25).map(mode).collect();
+    let mut rng = rng.stream("recipe", 0);
     let weights: Vec<f64> = (0..25).map(|_| rng.normal().powi(2)).collect();
-    let (matrix, largest) = random_matrix(rows, dim, &mut rng);
-    let sigma = rng.uniform() * largest;
-    let mode = chosen(&weights, &mut rng);
+    observed(&weights, means, rows, None, &mut rng, compute)
+}
+
+/// Two modes of unit covariance at -0.5 and 0.5 in all of 16 dimensions, with weights 0.8 and 0.2, and 14 random projections
+/// with noise 1: the sizes and weights of the bed of arXiv 2602.04189, on which solvers are told apart by a kernel Stein discrepancy.
+///
+/// # Errors
+/// Those of the tensor library.
+pub(super) fn two_modes(rng: &Rng, compute: &Compute) -> Result<Parts> {
+    let means = [-0.5, 0.5].map(|mean| vec![mean; 16]).into();
+    observed(&[0.8, 0.2], means, 14, Some(1.0), &mut rng.stream("recipe", 0), compute)
+}
+
+/// Random projections of a draw of a mixture of unit covariance, with noise `sigma` or a uniform fraction of the largest
+/// singular value.
+fn observed(
+    weights: &[f64],
+    means: Vec<Vec<f64>>,
+    rows: usize,
+    sigma: Option<f64>,
+    rng: &mut Rng,
+    compute: &Compute,
+) -> Result<Parts> {
+    let (matrix, largest) = random_matrix(rows, means[0].len(), rng);
+    let sigma = sigma.unwrap_or_else(|| rng.uniform() * largest);
+    let mode = rng.weighted(weights);
     let truth: Vec<f64> = means[mode].iter().map(|mean| mean + rng.normal()).collect();
     let data: Vec<f64> = matrix
         .iter()
         .map(|row| row.iter().zip(&truth).map(|(a, x)| a * x).sum::<f64>() + sigma * rng.normal())
         .collect();
-    parts(&weights, means, 1.0, (&matrix, &data, sigma), compute)
+    parts(weights, means, 1.0, (&matrix, &data, sigma), compute)
 }
 
 /// U S V^T with random orthonormal U and V and sorted uniform S, and the largest of S.

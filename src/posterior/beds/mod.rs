@@ -12,7 +12,7 @@ mod table;
 use candle_core::Tensor;
 
 pub use count::Counted;
-pub use distance::{mmd2, sliced_w2};
+pub use distance::{mmd2, score_ksd, sliced_w2};
 pub use exact::{Component, Covariance, Diagonal, LinearPosterior};
 pub use settings::settings;
 pub use table::{Outcome, Row, Score, floor, measure, score};
@@ -42,10 +42,11 @@ type Recipe = (&'static str, &'static str, fn(&Rng, &Compute) -> Result<Parts>);
 type Parts = (Box<dyn Denoiser>, Problem, LinearPosterior, usize);
 
 /// All beds.
-const BEDS: [Recipe; 18] = [
+const BEDS: [Recipe; 19] = [
     ("gaussian-1d", "N(0, 1) prior, y = 1.5 with noise 0.5: posterior N(1.2, 0.2)", mixture::gaussian_1d),
     ("ring-2d", "8 modes on a ring, one noisy projection", mixture::ring),
     ("grid-2d", "9 modes on a grid, one noisy projection", mixture::grid),
+    ("score-ksd-16", "2 modes of weights 0.8 and 0.2 in 16 dimensions, 14 observations", mixture::two_modes),
     ("mixture-8-1", "25 modes in 8 dimensions, 1 observation", |r, c| mixture::modes_25(8, 1, r, c)),
     ("mixture-8-2", "25 modes in 8 dimensions, 2 observations", |r, c| mixture::modes_25(8, 2, r, c)),
     ("mixture-8-4", "25 modes in 8 dimensions, 4 observations", |r, c| mixture::modes_25(8, 4, r, c)),

@@ -1,7 +1,7 @@
 //! The weight of the likelihood while it rises, and the resampling of particles that keeps mode weights right.
 
 use crate::{
-    posterior::resampling::{effective_count, systematic},
+    posterior::resampling::{effective_count, systematic, systematic_some},
     rng::Rng,
 };
 
@@ -22,15 +22,24 @@ impl Annealing {
     /// Rises to 1 within `steps` steps, from a first weight at which half of the prior draws with these log likelihoods
     /// still count. The particles carry the log weights of that first step.
     pub fn new(log_likelihoods: &[f64], steps: usize) -> Self {
-        let half = EFFECTIVE_SHARE * log_likelihoods.len() as f64;
-        let (mut low, mut high) = (f64::MIN_POSITIVE.ln(), 0.0);
-        for _ in 0..60 {
-            let middle = 0.5 * (low + high);
-            let counting = effective_count(&scaled(log_likelihoods, f64::exp(middle)));
-            if counting > half { low = middle } else { high = middle }
-        }
-        let first = if steps == 0 { 1.0 } else { high.exp() };
+        let first = match steps {
+            0 => 1.0,
+            _ => tempered(log_likelihoods, EFFECTIVE_SHARE * log_likelihoods.len() as f64),
+        };
         Self { first, steps, log_weights: scaled(log_likelihoods, first) }
+    }
+
+    /// Rises to 1 within `steps` steps from `count` of the prior draws with these log likelihoods, chosen at the largest
+    /// weight at which so many count. Returns their indices; they are weighted alike.
+    pub fn choosing(
+        log_likelihoods: &[f64],
+        count: usize,
+        steps: usize,
+        rng: &mut Rng,
+    ) -> (Self, Vec<usize>) {
+        let first = tempered(log_likelihoods, count as f64);
+        let chosen = systematic_some(&scaled(log_likelihoods, first), count, rng.uniform());
+        (Self { first, steps, log_weights: vec![0.0; count] }, chosen)
     }
 
     /// Continues with known values.
@@ -69,6 +78,20 @@ impl Annealing {
     }
 }
 
+/// The largest weight up to 1 of these log likelihoods at which `count` of them still count.
+fn tempered(log_likelihoods: &[f64], count: f64) -> f64 {
+    if effective_count(log_likelihoods) >= count {
+        return 1.0;
+    }
+    let (mut low, mut high) = (f64::MIN_POSITIVE.ln(), 0.0);
+    for _ in 0..60 {
+        let middle = 0.5 * (low + high);
+        let counting = effective_count(&scaled(log_likelihoods, f64::exp(middle)));
+        if counting > count { low = middle } else { high = middle }
+    }
+    f64::exp(high)
+}
+
 fn scaled(values: &[f64], factor: f64) -> Vec<f64> {
     values.iter().map(|v| factor * v).collect()
 }
@@ -85,6 +108,17 @@ mod tests {
         assert!((counting - 50.0).abs() < 1e-6, "{counting}");
         assert!((0..12).all(|k| annealing.weight(k + 1) >= annealing.weight(k)));
         assert_eq!(annealing.weight(10), 1.0);
+    }
+
+    /// Two modes whose likelihoods differ by ln 3 have 3 to 1 of the chosen draws wherever they begin.
+    #[test]
+    fn chosen_draws_have_the_weights_of_the_likelihood() {
+        let log_likelihoods: Vec<f64> =
+            (0..800).map(|i| if i < 400 { 0.0 } else { -(3.0f64.ln()) }).collect();
+        let (annealing, chosen) = Annealing::choosing(&log_likelihoods, 100, 10, &mut Rng::new(1));
+        let share = chosen.iter().filter(|i| **i < 400).count();
+        assert_eq!((annealing.first(), chosen.len()), (1.0, 100));
+        assert!((74..=76).contains(&share), "{share}");
     }
 
     #[test]

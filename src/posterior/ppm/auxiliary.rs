@@ -33,6 +33,14 @@ impl Auxiliary {
     /// A prior that cannot be trained.
     pub fn new(prior: &dyn Denoiser, settings: AuxiliarySettings, rng: &mut Rng) -> Result<Self> {
         let denoiser = prior.trainable(settings.adaptation.into(), rng)?;
+        Self::training(denoiser, settings)
+    }
+
+    /// A denoiser that starts as it is.
+    ///
+    /// # Errors
+    /// The device has no memory left.
+    pub fn training(denoiser: Box<dyn Trainable>, settings: AuxiliarySettings) -> Result<Self> {
         let adam = AdamSettings { max_gradient_norm: Some(GRADIENT_NORM), ..AdamSettings::default() };
         let optimiser = Adam::new(denoiser.variables(), adam)?;
         Ok(Self { denoiser, optimiser, settings })
@@ -43,8 +51,8 @@ impl Auxiliary {
         self.denoiser.as_ref()
     }
 
-    /// Moves the weights against `gradient` of their training loss, then trains on fresh noise around `particles`
-    /// until [`AuxiliarySettings::updates`] are done, all at `decay` times the learning rate.
+    /// Moves the weights against `gradient` of their training loss, then trains on images that `draw` gives with fresh
+    /// noise until [`AuxiliarySettings::updates`] are done, all at `decay` times the learning rate.
     ///
     /// # Errors
     /// A gradient that is not finite.
@@ -52,17 +60,25 @@ impl Auxiliary {
         &mut self,
         gradient: &GradStore,
         decay: f64,
-        particles: &Tensor,
+        draw: &dyn Fn(usize, &mut Rng) -> Result<Tensor>,
         levels: &NoiseLevels,
         rng: &mut Rng,
     ) -> Result<()> {
-        let learning_rate = decay * self.settings.learning_rate;
-        self.optimiser.step(gradient, learning_rate)?;
+        self.descend(gradient, decay)?;
         for _ in 1..self.settings.updates {
-            let chosen = some(particles, self.settings.batch, rng)?;
-            let (_, gradient) = auxiliary_loss(&chosen, self.denoiser(), levels, rng)?;
-            self.optimiser.step(&gradient, learning_rate)?;
+            let images = draw(self.settings.batch, rng)?;
+            let (_, gradient) = auxiliary_loss(&images, self.denoiser(), levels, rng)?;
+            self.descend(&gradient, decay)?;
         }
+        Ok(())
+    }
+
+    /// Moves the weights against `gradient` at `decay` times the learning rate.
+    ///
+    /// # Errors
+    /// A gradient that is not finite.
+    pub fn descend(&mut self, gradient: &GradStore, decay: f64) -> Result<()> {
+        self.optimiser.step(gradient, decay * self.settings.learning_rate)?;
         Ok(())
     }
 
@@ -84,7 +100,10 @@ impl Auxiliary {
 }
 
 /// `count` of the images at random, or all if there are no more.
-fn some(images: &Tensor, count: usize, rng: &mut Rng) -> Result<Tensor> {
+///
+/// # Errors
+/// Those of the tensor library.
+pub fn some(images: &Tensor, count: usize, rng: &mut Rng) -> Result<Tensor> {
     let total = images.dim(0)?;
     if total <= count {
         return Ok(images.clone());

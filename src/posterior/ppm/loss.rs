@@ -10,6 +10,7 @@ use crate::{
     Error, Result,
     compute::Compute,
     ensemble,
+    posterior::ppm::settings::Distance,
     prior::{Denoiser, Trainable, draw::batch_size},
     rng::Rng,
 };
@@ -142,49 +143,62 @@ fn training_weight(level: &Tensor, data_std: f64) -> Result<Tensor> {
     Ok((level.sqr()?.recip()? + data_std.powi(-2))?)
 }
 
-/// One Monte-Carlo estimate of the divergence of a set of particles from the prior.
+/// One Monte-Carlo estimate of the divergence of a set of images from the prior.
 pub struct Matching {
-    /// Lower bound on KL(q || p) in nats, averaged over particles.
+    /// Lower bound on KL(q || p) in nats, averaged over images.
     pub bound: f64,
-    /// Gradient of each particle's own term `[K, Z, Y, X]`: K times that of the mean.
+    /// Each image's own term of that average `[K]`: on average over its noise, ln q - ln p at the image.
+    pub values: Tensor,
+    /// Gradient of each image's own term `[K, Z, Y, X]`: K times that of the mean.
     pub gradient: Tensor,
-    /// Training loss of the auxiliary denoiser per pixel.
-    pub auxiliary_loss: f64,
-    /// Gradient of that loss in the auxiliary denoiser's weights.
-    pub auxiliary: GradStore,
+    /// Training loss of the denoiser of q per pixel.
+    pub own_loss: f64,
+    /// Gradient of that loss in its free weights.
+    pub own: GradStore,
 }
 
-/// Compares both denoisers on `particles` `[K, Z, Y, X]`, each diffused to `count` noise levels.
-///
-/// # Errors
-/// Those of the denoisers.
-pub fn matching(
-    particles: &Tensor,
-    prior: &dyn Denoiser,
-    auxiliary: &dyn Trainable,
-    levels: &NoiseLevels,
-    count: usize,
-    rng: &mut Rng,
-) -> Result<Matching> {
-    let total = particles.dim(0)?;
-    let mut sum = Sum::default();
-    let mut gradient = particles.zeros_like()?;
-    for _ in 0..count {
-        let drawn = levels.draw(total, rng);
-        let mut parts = Vec::new();
-        each_batch(particles, &drawn, rng, |batch| {
-            parts.push(sum.compare(batch, prior, auxiliary, 2 * total * count)?);
-            Ok(())
-        })?;
-        gradient = (gradient + (ensemble::gather(&Tensor::cat(&parts, 0)?)? / count as f64)?)?;
+/// What is compared, and how.
+pub struct Comparison<'a> {
+    /// The prior's denoiser.
+    pub prior: &'a dyn Denoiser,
+    /// The denoiser of q.
+    pub own: &'a dyn Denoiser,
+    /// Its free weights; none where it is known in closed form.
+    pub variables: &'a [(String, Var)],
+    /// Noise levels.
+    pub levels: NoiseLevels,
+    /// Levels of each image.
+    pub count: usize,
+    /// Distance between the denoisers.
+    pub distance: Distance,
+}
+
+impl Comparison<'_> {
+    /// Compares both denoisers on draws of q `[K, Z, Y, X]`, each diffused to [`Comparison::count`] noise levels.
+    ///
+    /// # Errors
+    /// Those of the denoisers.
+    pub fn of(&self, images: &Tensor, rng: &mut Rng) -> Result<Matching> {
+        let (total, count) = (images.dim(0)?, self.count);
+        let mut sum = Sum::default();
+        let mut gradient = images.zeros_like()?;
+        let mut values = Tensor::zeros(total, images.dtype(), images.device())?;
+        for _ in 0..count {
+            let drawn = self.levels.draw(total, rng);
+            let (mut slopes, mut terms) = (Vec::new(), Vec::new());
+            each_batch(images, &drawn, rng, |batch| {
+                let (term, slope) = sum.compare(batch, self, 2 * total * count)?;
+                terms.push(term);
+                slopes.push(slope);
+                Ok(())
+            })?;
+            gradient = (gradient + (ensemble::gather(&Tensor::cat(&slopes, 0)?)? / count as f64)?)?;
+            values = (values + (ensemble::gather(&Tensor::cat(&terms, 0)?)? / count as f64)?)?;
+        }
+        let (own_loss, own) = sum.of_all_processes(self.variables)?;
+        let bound = scalar(&values.mean_all()?)?;
+        Ok(Matching { bound, values: values.detach(), gradient: gradient.detach(), own_loss, own })
     }
-    let (bound, auxiliary_loss, weights) = sum.of_all_processes(auxiliary)?;
-    Ok(Matching {
-        bound: bound / (2 * total * count) as f64,
-        gradient: gradient.detach(),
-        auxiliary_loss,
-        auxiliary: weights,
-    })
 }
 
 /// Training loss per pixel of the auxiliary denoiser on `particles`, and its gradient in the weights.
@@ -200,9 +214,10 @@ pub fn auxiliary_loss(
     let total = particles.dim(0)?;
     let drawn = levels.draw(total, rng);
     let mut sum = Sum::default();
-    each_batch(particles, &drawn, rng, |batch| sum.train(batch, auxiliary, 2 * total).map(|_| ()))?;
-    let (_, loss, weights) = sum.of_all_processes(auxiliary)?;
-    Ok((loss, weights))
+    each_batch(particles, &drawn, rng, |batch| {
+        sum.train(batch, auxiliary, levels.data_std, 2 * total).map(|_| ())
+    })?;
+    sum.of_all_processes(&auxiliary.variables())
 }
 
 /// Diffuses `particles` batch by batch to the levels `drawn`, and gives this process's share of the batches to `work`.
@@ -241,50 +256,83 @@ fn batches(particles: &Tensor) -> Result<Vec<(usize, usize)>> {
 /// Running sums over batches.
 #[derive(Default)]
 struct Sum {
-    bound: f64,
-    auxiliary_loss: f64,
-    auxiliary: Option<GradStore>,
+    own_loss: f64,
+    own: Option<GradStore>,
 }
 
 impl Sum {
-    /// Bound, loss and gradient summed over all processes.
-    fn of_all_processes(self, auxiliary: &dyn Trainable) -> Result<(f64, f64, GradStore)> {
-        let mut weights = self.auxiliary.ok_or_else(|| Error::config("particles", "0 particles"))?;
-        let mut sums = [self.bound, self.auxiliary_loss];
+    /// Loss and gradient summed over all processes.
+    fn of_all_processes(self, variables: &[(String, Var)]) -> Result<(f64, GradStore)> {
+        let mut weights = self.own.ok_or_else(|| Error::config("particles", "0 particles"))?;
+        let mut sums = [self.own_loss];
         ensemble::sum(&mut sums)?;
-        ensemble::sum_gradients(&mut weights, &auxiliary.variables())?;
-        Ok((sums[0], sums[1], weights))
+        ensemble::sum_gradients(&mut weights, variables)?;
+        Ok((sums[0], weights))
     }
 
-    /// Adds a batch of pairs; returns the weighted gradient of l, averaged over each pair, `[B / 2, Z, Y, X]`.
-    fn compare(
-        &mut self,
-        batch: &Diffused,
-        prior: &dyn Denoiser,
-        auxiliary: &dyn Trainable,
-        total: usize,
-    ) -> Result<Tensor> {
-        let own = self.train(batch, auxiliary, total)?;
-        let (prior, _) = denoising(prior, batch, &batch.level.ones_like()?)?;
-        let precision = (&batch.importance / batch.level.sqr()?)?;
-        self.bound += scalar(&((prior.loss - own.loss)? * &precision)?.sum_all()?)?;
-        let gradient = (prior.gradient - own.gradient)?.broadcast_mul(&per_image(&precision)?)?;
+    /// Adds a batch of pairs; returns the weighted terms l and their gradients, averaged over each pair: `[B / 2]` and
+    /// `[B / 2, Z, Y, X]`.
+    fn compare(&mut self, batch: &Diffused, with: &Comparison, total: usize) -> Result<(Tensor, Tensor)> {
+        let own = self.train(batch, with.own, with.levels.data_std, total)?;
+        let (terms, gradient) = match with.distance {
+            Distance::Squared => {
+                let (prior, _) = denoising(with.prior, batch, &batch.level.ones_like()?)?;
+                let precision = (&batch.importance / batch.level.sqr()?)?;
+                let gradient = (prior.gradient - own.gradient)?.broadcast_mul(&per_image(&precision)?)?;
+                (((prior.loss - own.loss)? * precision)?, gradient)
+            }
+            Distance::PseudoHuber { width } => huber(batch, with, width)?,
+        };
         let pairs = gradient.dim(0)? / 2;
-        Ok(((gradient.narrow(0, 0, pairs)? + gradient.narrow(0, pairs, pairs)?)? * 0.5)?)
+        let mean = |x: &Tensor| -> Result<Tensor> {
+            Ok(((x.narrow(0, 0, pairs)? + x.narrow(0, pairs, pairs)?)? * 0.5)?)
+        };
+        Ok((mean(&terms)?, mean(&gradient)?))
     }
 
     /// Adds a batch to the training loss and its gradient, averaged over `total` images and their pixels.
-    fn train(&mut self, batch: &Diffused, auxiliary: &dyn Trainable, total: usize) -> Result<Denoising> {
+    fn train(
+        &mut self,
+        batch: &Diffused,
+        own: &dyn Denoiser,
+        data_std: f64,
+        total: usize,
+    ) -> Result<Denoising> {
         let values = total * batch.clean.elem_count() / batch.clean.dim(0)?;
-        let weight = (training_weight(&batch.level, auxiliary.data_std())? / values as f64)?;
-        let (own, weights) = denoising(auxiliary, batch, &weight)?;
-        self.auxiliary_loss += scalar(&(&own.loss * weight)?.sum_all()?)?;
-        match &mut self.auxiliary {
+        let weight = (training_weight(&batch.level, data_std)? / values as f64)?;
+        let (denoised, weights) = denoising(own, batch, &weight)?;
+        self.own_loss += scalar(&(&denoised.loss * weight)?.sum_all()?)?;
+        match &mut self.own {
             Some(sum) => sum.extend(weights)?,
             empty => *empty = Some(weights),
         }
-        Ok(own)
+        Ok(denoised)
     }
+}
+
+/// Weighted terms `[B]` of a batch and their gradients for a convex distance d: with u = (D_a - D_p) / s,
+/// l = d(u) + d'(u) (x - D_a) / s, which for d = |u|^2 is the difference of the two denoising losses. Here
+/// d = 2 c^2 (sqrt(1 + |u|^2 / c^2) - 1), c^2 = width^2 pixels, as in Luo et al. 2024 ("One-step diffusion distillation through
+/// score implicit matching"); it grows linearly for large u.
+fn huber(batch: &Diffused, with: &Comparison, width: f64) -> Result<(Tensor, Tensor)> {
+    let noisy = Var::from_tensor(&batch.noisy)?;
+    let scale = per_image(&batch.level.recip()?)?;
+    let own = with.own.denoise(noisy.as_tensor(), &batch.level)?;
+    let prior = with.prior.denoise(noisy.as_tensor(), &batch.level)?;
+    let difference = (&own - prior)?.broadcast_mul(&scale)?;
+    let residual = (&batch.clean - own)?.broadcast_mul(&scale)?;
+    let square = width * width * (batch.clean.elem_count() / batch.clean.dim(0)?) as f64;
+    let root = (difference.sqr()?.flatten_from(1)?.sum(1)?.affine(1.0 / square, 1.0))?.sqrt()?;
+    let slope = (difference.broadcast_div(&per_image(&root)?)? * 2.0)?;
+    let distance = root.affine(2.0 * square, -2.0 * square)?;
+    let terms = ((distance + (&slope * residual)?.flatten_from(1)?.sum(1)?)? * &batch.importance)?;
+    let through_noisy = terms.sum_all()?.backward()?.remove(noisy.as_tensor());
+    let direct = slope.broadcast_mul(&scale)?.broadcast_mul(&per_image(&batch.importance)?)?.detach();
+    let gradient = match through_noisy {
+        Some(gradient) => (gradient + direct)?,
+        None => direct,
+    };
+    Ok((terms.detach(), gradient.detach()))
 }
 
 fn scalar(tensor: &Tensor) -> Result<f64> {

@@ -1,10 +1,18 @@
 //! Principled Posterior Matching: variational inference whose divergence from the prior is exact.
 
+mod amortized;
 pub mod annealing;
 pub mod auxiliary;
+mod family;
+mod generator;
 pub mod loss;
+mod mixture;
 mod particles;
 mod settings;
+mod stage;
 
-pub use particles::Ppm;
-pub use settings::{AuxiliarySettings, AuxiliaryWeights, PpmSettings};
+pub use amortized::{Amortized, AmortizedSettings};
+pub use generator::GeneratorSettings;
+pub use mixture::MixtureSettings;
+pub use settings::{AuxiliarySettings, AuxiliaryWeights, Distance, FamilySettings, PpmSettings};
+pub use stage::Ppm;

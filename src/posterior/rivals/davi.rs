@@ -21,7 +21,7 @@ use crate::{
         hmc::compute_of,
         ppm::{
             AuxiliarySettings,
-            auxiliary::Auxiliary,
+            auxiliary::{Auxiliary, some},
             loss::{NoiseLevels, auxiliary_loss},
         },
         solver::TensorMap,
@@ -83,7 +83,7 @@ impl Pull for Integral {
         let own = denoised(self.auxiliary.denoiser(), &noisy.image, noisy.level)?;
         let gradient = ((own - &noisy.clean)? / (noisy.level * noisy.level))?;
         let (_, slope) = auxiliary_loss(images, self.auxiliary.denoiser(), &self.levels, rng)?;
-        self.auxiliary.update(&slope, 1.0, images, &self.levels, rng)?;
+        self.auxiliary.update(&slope, 1.0, &|count, rng| some(images, count, rng), &self.levels, rng)?;
         Ok(gradient)
     }
 

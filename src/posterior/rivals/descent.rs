@@ -10,7 +10,7 @@ use crate::{
     posterior::{
         Draws, Solver, Step,
         hmc::{compute_of, to_host},
-        solver::TensorMap,
+        solver::{TensorMap, part, prefixed},
     },
     prior::{Denoiser, reverse::denoised},
     rng::Rng,
@@ -150,21 +150,12 @@ impl<P: Pull> Solver for Descent<P> {
     }
 
     fn state(&self) -> Result<TensorMap> {
-        let prefixed = |prefix: &'static str, map: TensorMap| {
-            map.into_iter().map(move |(name, tensor)| (format!("descent.{prefix}.{name}"), tensor))
-        };
-        let own = prefixed("optimiser", self.optimiser.state()?);
-        Ok(own.chain(prefixed("pull", self.pull.memory()?)).collect())
+        let own = prefixed("descent.optimiser.", self.optimiser.state()?);
+        Ok(own.chain(prefixed("descent.pull.", self.pull.memory()?)).collect())
     }
 
     fn restore(&mut self, state: TensorMap) -> Result<()> {
-        let part = |prefix: &str| -> TensorMap {
-            let named = |(name, tensor): (&String, &Tensor)| {
-                Some((name.strip_prefix(prefix)?.to_string(), tensor.clone()))
-            };
-            state.iter().filter_map(named).collect()
-        };
-        self.pull.recall(&part("descent.pull."))?;
-        self.optimiser.restore(&part("descent.optimiser."))
+        self.pull.recall(&part(&state, "descent.pull."))?;
+        self.optimiser.restore(&part(&state, "descent.optimiser."))
     }
 }

@@ -190,6 +190,16 @@ impl<T: Transition> Diffusion<T> {
         let ensemble = Ensemble { x, log_weights: vec![0.0; chains] };
         Ok(Self { transition, levels: schedule.levels(given.prior)?, finished: 0, ensemble })
     }
+
+    /// The rule.
+    pub fn transition(&self) -> &T {
+        &self.transition
+    }
+
+    /// The rule, to be changed between the steps.
+    pub fn transition_mut(&mut self) -> &mut T {
+        &mut self.transition
+    }
 }
 
 impl<T: Transition> Solver for Diffusion<T> {

@@ -2,8 +2,10 @@
 //!
 //! Sources: Sun and Bouman 2021, "Deep probabilistic imaging", for a real-valued non-volume-preserving flow (Dinh et al. 2017) fitted to
 //! -E_q[log p(y|x) + log p(x)] - entropy; Feng et al. 2023, "Score-based diffusion models as principled priors for inverse
-//! imaging", for log p(x) from a diffusion model. Of log p only the gradient is needed, the score (D(x, s) - x) / s^2 at a level
-//! that falls during the training, while the weight of the data rises. The entropy is exact.
+//! imaging", for log p(x) from a diffusion model. Of log p only the gradient is needed: the score (D(x, s) - x) / s^2 at a level
+//! that falls during the training, while the weight of the data rises; or that of the bound which Feng and Bouman 2023 ("Efficient
+//! Bayesian computational imaging with a surrogate score-based prior") put in its place, the denoising loss at one random level
+//! for each image. The entropy is exact.
 
 use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
@@ -16,9 +18,13 @@ use crate::{
     posterior::{
         Draws, Entry, Solver, Step,
         hmc::{compute_of, to_host},
+        ppm::{
+            Distance,
+            loss::{Comparison, NoiseLevels},
+        },
         solver::{TensorMap, take},
     },
-    prior::{Denoiser, reverse::denoised},
+    prior::{Denoiser, gaussian::Gaussian, reverse::denoised},
     rng::Rng,
     tensor::adam::{Adam, AdamSettings},
 };
@@ -44,6 +50,19 @@ pub struct Flow {
     pub width: usize,
     /// Learning rate of Adam.
     pub learning_rate: f64,
+    /// What stands for the prior's density.
+    pub prior: PriorTerm,
+}
+
+/// What stands for the prior's log density in the fit of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PriorTerm {
+    /// Its score at the falling levels of the schedule.
+    #[default]
+    Score,
+    /// The bound by denoising losses at all levels.
+    Bound,
 }
 
 impl Default for Flow {
@@ -55,6 +74,7 @@ impl Default for Flow {
             couplings: 6,
             width: 64,
             learning_rate: 2e-3,
+            prior: PriorTerm::Score,
         }
     }
 }
@@ -152,7 +172,26 @@ struct Fit {
     network: Network,
     optimiser: Adam,
     levels: Vec<f64>,
+    /// Levels of the bound.
+    range: NoiseLevels,
     drawn: Option<Tensor>,
+}
+
+/// Gradient of the bound on log p at `images`. The denoising loss of N(0, c^2 I), whose density is known, takes the constant
+/// and most of the noise away.
+fn bound_gradient(
+    prior: &dyn Denoiser,
+    images: &Tensor,
+    levels: NoiseLevels,
+    rng: &mut Rng,
+) -> Result<Tensor> {
+    let (pixels, variance) = (prior.shape().iter().product::<usize>(), levels.data_std.powi(2));
+    let white =
+        Gaussian::diagonal(vec![0.0; pixels], vec![variance; pixels], prior.shape(), &compute_of(images))?;
+    let comparison =
+        Comparison { prior, own: &white, variables: &[], levels, count: 1, distance: Distance::Squared };
+    let excess = comparison.of(images, rng)?.gradient;
+    Ok(((images / -variance)? - excess)?)
 }
 
 impl Fit {
@@ -186,7 +225,10 @@ impl Solver for Fit {
         let z = rng.normals(&[batch, self.dim()], &compute)?;
         let (x, log_determinant) = self.network.apply(&z, std)?;
         let images = x.detach();
-        let score = ((denoised(prior, &images, level)? - &images)? / (level * level))?;
+        let score = match self.settings.prior {
+            PriorTerm::Score => ((denoised(prior, &images, level)? - &images)? / (level * level))?,
+            PriorTerm::Bound => bound_gradient(prior, &images, self.range, rng)?,
+        };
         let (value, slope) = problem.log_likelihood_and_gradient(&images)?;
         let slope = ((slope * self.weight(index))? + score)?;
         let gain = ((x * slope)?.sum_all()? + log_determinant.sum_all()?)?;
@@ -262,6 +304,8 @@ impl Rival for Flow {
         let network = Network::new(self, given.prior.shape(), &mut rng, given.compute)?;
         let adam = AdamSettings { max_gradient_norm: Some(GRADIENT_NORM), ..AdamSettings::default() };
         let optimiser = Adam::new(network.variables(), adam)?;
-        Ok(Box::new(Fit { settings: self.clone(), network, optimiser, levels, drawn: None }))
+        let range = given.prior.noise_range();
+        let range = NoiseLevels { smallest: range.0, largest: range.1, data_std: given.prior.data_std() };
+        Ok(Box::new(Fit { settings: self.clone(), network, optimiser, levels, range, drawn: None }))
     }
 }

@@ -13,6 +13,7 @@ pub mod descent;
 pub mod diffpir;
 pub mod diffusion;
 pub mod dps;
+pub mod eps;
 pub mod flow;
 pub mod fps;
 pub mod guidance;

@@ -11,6 +11,7 @@ use crate::{
     features::{
         Interval,
         blurred::{Blurred, PLACES},
+        filament::{Crossing, LINES, crossing, profile},
         rings::{Rings, resolved},
     },
     grid::Grid,
@@ -200,7 +201,19 @@ impl Subject for Channel {
         let fwhm = resolution
             .map_or(self.view.domain.object.pitch[2], |(wavelength, aperture)| 0.51 * wavelength / aperture);
         let spacing = [rows, columns].map(|size| size as f64 / PLACES as f64);
-        let blurred = Blurred::new([rows, columns], fwhm / self.view.domain.object.pitch[2], spacing);
+        let pitch = self.view.domain.object.pitch[2];
+        for (name, axis) in LINES {
+            let breadth = (fwhm / pitch).round() as usize;
+            let crossings: Vec<_> =
+                planes.iter().map(|plane| crossing(&profile(plane.view(), axis, breadth))).collect();
+            let of = |value: fn(Crossing) -> f64, unit: f64| {
+                crossings.iter().map(|found| found.map(|found| unit * value(found))).collect()
+            };
+            let scalar = |what: &str| Functional::new(format!("line_{name}_{what}"), Kind::Scalar);
+            all.push((scalar("width_nm"), of(|found| found.width, 1e9 * pitch)));
+            all.push((scalar("contrast"), of(|found| found.contrast, 1.0)));
+        }
+        let blurred = Blurred::new([rows, columns], fwhm / pitch, spacing);
         pixels(&mut all, &blurred, &planes);
         all
     }

@@ -73,6 +73,14 @@ pub trait Product: Send + Sync + 'static {
     /// Data drawn from the density around `model`.
     fn draw(&self, model: &[Complex64], rng: &mut Rng) -> Vec<f64>;
 
+    /// The same product of other data, which [`Product::draw`] gave; none where data are formed from others.
+    fn with_data(&self, _data: &[f64]) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
     /// See [`crate::instrument::Likelihood::position`].
     fn position(&self) -> Option<Position> {
         None
@@ -117,6 +125,10 @@ impl<P: Product> Density for Visibilities<P> {
 
     fn draw(&self, predicted: &[f64], rng: &mut Rng) -> Vec<f64> {
         self.0.draw(&complex(predicted), rng)
+    }
+
+    fn with_data(&self, data: Vec<f64>) -> Option<Self> {
+        self.0.with_data(&data).map(Self)
     }
 
     fn position(&self) -> Option<Position> {

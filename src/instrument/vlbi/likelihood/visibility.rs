@@ -60,6 +60,11 @@ impl Product for ComplexVisibility {
         self.data.iter().zip(model).flat_map(noisy).collect()
     }
 
+    fn with_data(&self, data: &[f64]) -> Option<Self> {
+        let values = data.chunks_exact(2).map(|pair| Complex64::new(pair[0], pair[1]));
+        Some(Self { data: values.zip(&self.data).map(|(value, (_, sigma))| (value, *sigma)).collect() })
+    }
+
     fn measured(&self) -> Option<Measured> {
         let unseen = [(0.0, f64::INFINITY); 2 * SHORT_SPACINGS];
         let seen = self.data.iter().flat_map(|(value, sigma)| [(value.re, *sigma), (value.im, *sigma)]);
