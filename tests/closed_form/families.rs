@@ -99,7 +99,7 @@ fn a_generator_fits_a_gaussian() {
     let bed: Bed = bed("gaussian-1d");
     let auxiliary = "  auxiliary: {learning_rate: 1e-2, updates: 4, batch: 512}";
     let family = "{name: generator, learning_rate: 3e-3}";
-    let changes = matching(family, &format!("  steps: 600\n{auxiliary}"));
+    let changes = matching(family, &format!("  steps: 1000\n{auxiliary}"));
     let (mean, std) = moments(&images("ppm", &changes, &bed, 1024));
     println!("generator: mean {mean:.3}, standard deviation {std:.3}; exact 1.200, 0.447");
     assert!((mean - 1.2).abs() < 0.05 && (std / 0.447 - 1.0).abs() < 0.1, "{mean} {std}");
