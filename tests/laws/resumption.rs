@@ -158,6 +158,11 @@ fn rivals() {
         let mut settings = serde_json::to_value(&settings).unwrap();
         settings["chains"] = 3.into();
         settings["schedule"]["steps"] = 4.into();
+        for (training, few) in [("training", 2), ("images", 4)] {
+            if settings.get(training).is_some() {
+                settings[training] = few.into();
+            }
+        }
         resumes(&settings.to_string());
     }
 }
