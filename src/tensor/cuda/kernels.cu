@@ -134,7 +134,7 @@ extern "C" __global__ void moment_sums(const REAL *x, REAL *sums, unsigned int p
     channel_totals<2>(first, last, channels, value, sums + (blockIdx.y * gridDim.x + blockIdx.x) * 2 * channels);
 }
 
-// Sums over the parts of one channel, then over the channels of a group; weights may be null.
+// The sum over the parts of an image of one value of one channel.
 __device__ double part_sum(const REAL *sums, unsigned int parts, unsigned int channels, unsigned int which, unsigned int c) {
     double total = 0;
     for (unsigned int part = 0; part < parts; part++) total += sums[(part * 2 + which) * channels + c];
