@@ -85,7 +85,9 @@ impl Simulate {
     pub(super) fn run(&self) -> Result<ExitCode> {
         super::refuse_to_replace(&self.output, self.force)?;
         let mut image = image::read(&self.image)?;
-        self.scale(&mut image)?;
+        if let Some(flux) = &self.flux {
+            image.scale_to(units::parse(flux, Dimension::Flux, "--flux")?)?;
+        }
         let coverage = self.coverage(&image)?;
         let pixels: Vec<f64> = image.pixels.iter().copied().collect();
         let model = SkyModel { pixels: &pixels, grid: &image.grid, pulse: self.pulse };
@@ -102,18 +104,6 @@ impl Simulate {
             self.seed
         );
         Ok(ExitCode::SUCCESS)
-    }
-
-    /// Scales the image to the total flux density that is asked for.
-    fn scale(&self, image: &mut SkyImage) -> Result<()> {
-        let Some(flux) = &self.flux else { return Ok(()) };
-        let (flux, total) = (units::parse(flux, Dimension::Flux, "--flux")?, image.total_flux());
-        if !(flux > 0.0 && total > 0.0) {
-            let problem = format!("{total} Jy cannot be scaled to {flux} Jy; both must be positive");
-            return Err(Error::config("--flux", problem));
-        }
-        image.pixels *= flux / total;
-        Ok(())
     }
 
     fn gains(&self) -> Result<GainModel> {

@@ -1,9 +1,12 @@
 //! Linear instruments with Gaussian noise, in the orthonormal basis in which forward model and noise are diagonal.
 
 use candle_core::{DType, Tensor};
-use nalgebra::{DMatrix, DVector, SymmetricEigen};
+use nalgebra::DVector;
 
-use super::Problem;
+use super::{
+    Problem,
+    subspace::{SMALLEST, Subspace, matrix},
+};
 use crate::{Error, Result, compute::Compute, tensor::fft::fourier_modes};
 
 /// How a forward model depends on the image.
@@ -40,8 +43,8 @@ pub struct Linear {
 
 #[derive(Debug, Clone)]
 enum Basis {
-    /// The right singular vectors as rows `[R, Z Y X]`.
-    Dense(Tensor),
+    /// The right singular vectors.
+    Dense(Subspace),
     /// Discrete Hartley transform of images Y, X: the measured frequencies `[R]`.
     Hartley(Tensor),
 }
@@ -50,10 +53,6 @@ enum Basis {
 const LARGEST: usize = 1024;
 /// Numbers of the largest matrix that is formed, 1 GB.
 const LARGEST_MATRIX: usize = 1 << 27;
-/// Images that pass through the forward model together while the matrix is formed.
-const BATCH: usize = 256;
-/// Eigenvalues of the Gram matrix, and squared gains of a transfer function, below this fraction of the largest count as 0.
-const SMALLEST: f64 = 1e-12;
 
 impl Linear {
     /// Decomposes a problem.
@@ -96,7 +95,7 @@ impl Linear {
     /// An image of another shape.
     pub fn coordinates(&self, x: &Tensor) -> Result<Tensor> {
         match &self.basis {
-            Basis::Dense(rows) => Ok(x.flatten_from(1)?.matmul(&rows.t()?)?),
+            Basis::Dense(basis) => basis.coordinates(x),
             Basis::Hartley(kept) => Ok(hartley(x)?.index_select(kept, 1)?),
         }
     }
@@ -108,7 +107,7 @@ impl Linear {
     pub fn image(&self, coordinates: &Tensor, [z, y, x]: [usize; 3]) -> Result<Tensor> {
         let batch = coordinates.dim(0)?;
         let image = match &self.basis {
-            Basis::Dense(rows) => coordinates.matmul(rows)?,
+            Basis::Dense(basis) => basis.image(coordinates)?,
             Basis::Hartley(kept) => {
                 let all = Tensor::zeros((batch, y * x), coordinates.dtype(), coordinates.device())?;
                 hartley(&all.index_add(kept, coordinates, 1)?.reshape((batch, 1, y, x))?)?
@@ -152,27 +151,19 @@ impl Linear {
             let size = format!("a singular-value decomposition ({} data, {pixels} pixels)", kept.len());
             return Err(missing(&size));
         }
-        let matrix = whitened_matrix(problem, measured, offset, &kept, compute)?;
+        let mut matrix = matrix(problem, compute)?.select_rows(&kept);
+        for (mut row, &i) in matrix.row_iter_mut().zip(&kept) {
+            row /= measured.sigmas[i];
+        }
         let residual = DVector::from_iterator(
             kept.len(),
             kept.iter().map(|&i| (measured.values[i] - offset[i]) / measured.sigmas[i]),
         );
-        let wide = kept.len() <= pixels;
-        let gram = if wide { &matrix * matrix.transpose() } else { matrix.transpose() * &matrix };
-        let eigen = SymmetricEigen::new(gram);
-        let largest = eigen.eigenvalues.iter().copied().fold(0.0, f64::max);
-        let back = matrix.transpose() * residual;
-        let (mut rows, mut data, mut sigma) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, &value) in eigen.eigenvalues.iter().enumerate().filter(|(_, v)| **v > SMALLEST * largest)
-        {
-            let vector = eigen.eigenvectors.column(index);
-            let vector = if wide { matrix.tr_mul(&vector) / value.sqrt() } else { vector.into_owned() };
-            data.push(vector.dot(&back) / value);
-            sigma.push(value.sqrt().recip());
-            rows.extend(vector.iter().copied());
-        }
-        let rows = compute.tensor(rows, &[data.len(), pixels])?;
-        Ok(Self { basis: Basis::Dense(rows), data, sigma })
+        let (basis, gains, vectors) = Subspace::of(&matrix, compute)?;
+        let back = vectors * matrix.tr_mul(&residual);
+        let data = back.iter().zip(&gains).map(|(back, gain)| back / gain).collect();
+        let sigma = gains.iter().map(|gain| gain.sqrt().recip()).collect();
+        Ok(Self { basis: Basis::Dense(basis), data, sigma })
     }
 
     fn periodic(
@@ -231,31 +222,6 @@ fn joined(problem: &Problem) -> Option<Result<Measured>> {
         values: (0..count).map(value).collect(),
         sigmas: (0..count).map(|i| precision(i).sqrt().recip()).collect(),
     }))
-}
-
-/// The forward matrix in units of the noise: row per datum of `kept`, column per pixel.
-fn whitened_matrix(
-    problem: &Problem,
-    measured: &Measured,
-    offset: &[f64],
-    kept: &[usize],
-    compute: &Compute,
-) -> Result<DMatrix<f64>> {
-    let grid = problem.forward.grid();
-    let ([z, y, x], pixels) = (grid.shape, grid.len());
-    let mut matrix = DMatrix::zeros(kept.len(), pixels);
-    for start in (0..pixels).step_by(BATCH) {
-        let count = BATCH.min(pixels - start);
-        let mut units = vec![0.0; count * pixels];
-        (0..count).for_each(|i| units[i * pixels + start + i] = 1.0);
-        let predicted = host(&problem.predict(&compute.tensor(units, &[count, z, y, x])?)?)?;
-        for (pixel, response) in predicted.chunks_exact(offset.len()).enumerate() {
-            for (row, &i) in kept.iter().enumerate() {
-                matrix[(row, start + pixel)] = (response[i] - offset[i]) / measured.sigmas[i];
-            }
-        }
-    }
-    Ok(matrix)
 }
 
 /// The orthonormal discrete Hartley transform `[B, Y X]` of images `[B, 1, Y, X]`, sum of x (cos + sin): real, its own

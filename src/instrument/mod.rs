@@ -6,12 +6,15 @@ pub mod file;
 mod linear;
 pub mod microscope;
 mod position;
+mod seen;
+mod subspace;
 pub mod vlbi;
 
 use candle_core::{D, Tensor};
 
 pub use linear::{Linear, Linearity, Measured, hartley};
 pub use position::Position;
+pub use seen::Seen;
 
 use crate::{
     Error, Result,
@@ -128,16 +131,7 @@ impl Problem {
     /// # Errors
     /// An image of another shape.
     pub fn log_likelihood(&self, x: &Tensor) -> Result<Tensor> {
-        self.log_probability(&self.likelihoods, x)
-    }
-
-    fn log_probability(&self, likelihoods: &[Box<dyn Likelihood>], x: &Tensor) -> Result<Tensor> {
-        let predicted = self.predict(x)?;
-        let mut total = Tensor::zeros(x.dim(0)?, x.dtype(), x.device())?;
-        for likelihood in likelihoods {
-            total = (total + likelihood.log_prob(&predicted)?)?;
-        }
-        Ok(total)
+        log_probability(&self.likelihoods, &self.predict(x)?)
     }
 
     /// Log likelihood `[B]` and its gradient `[B, Z, Y, X]` at network-unit images, both detached.
@@ -154,7 +148,8 @@ impl Problem {
     /// An image of another shape.
     pub fn of_data(&self, likelihoods: &[Box<dyn Likelihood>], x: &Tensor) -> Result<(Tensor, Tensor)> {
         let [value, gradient] = by_parts(x, PART, |x| {
-            let (value, gradient) = value_and_gradient(x, |x| self.log_probability(likelihoods, x))?;
+            let (value, gradient) =
+                value_and_gradient(x, |x| log_probability(likelihoods, &self.predict(x)?))?;
             Ok([value, gradient])
         })?;
         Ok((value, gradient))
@@ -198,8 +193,25 @@ impl Problem {
         Linear::of(self, compute)
     }
 
+    /// The coordinates of an image that the likelihood depends on.
+    ///
+    /// # Errors
+    /// Those of the forward model.
+    pub fn seen(&self, compute: &Compute) -> Result<Seen> {
+        Seen::of(self, compute)
+    }
+
     /// True if any data product is singular.
     pub fn is_singular(&self) -> bool {
         self.likelihoods.iter().any(|likelihood| likelihood.is_singular())
     }
+}
+
+/// Summed log probability `[B]` of data products given what the forward model predicts, nats.
+fn log_probability(likelihoods: &[Box<dyn Likelihood>], predicted: &Tensor) -> Result<Tensor> {
+    let mut total = Tensor::zeros(predicted.dim(0)?, predicted.dtype(), predicted.device())?;
+    for likelihood in likelihoods {
+        total = (total + likelihood.log_prob(predicted)?)?;
+    }
+    Ok(total)
 }

@@ -13,11 +13,7 @@ use crate::{
     Error, Result,
     compute::Compute,
     rng::Rng,
-    tensor::{
-        conv::conv2d,
-        layer::Layer,
-        resample::{average2, repeat2},
-    },
+    tensor::resample::{average2, repeat2},
 };
 
 /// Shape of a network inside the preconditioning of the variance-preserving diffusion (Karras et al. 2022, table 1).
@@ -235,7 +231,7 @@ impl SongUNet {
     /// F: noise `[B, 1, Y, X]` of scaled images at embedded times `[B, E]`.
     fn network(&self, x: &Tensor, embedding: &Tensor) -> Result<Tensor> {
         let finest = self.architecture.side(0);
-        let mut h = self.convolve(&format!("enc.{finest}_conv"), &x.permute([0, 2, 3, 1])?)?;
+        let mut h = self.weights.convolve(&format!("enc.{finest}_conv"), &x.permute([0, 2, 3, 1])?)?;
         let mut skips = vec![h.clone()];
         for block in self.architecture.encoder() {
             h = self.block(&block, &h, embedding)?;
@@ -250,7 +246,7 @@ impl SongUNet {
             h = self.block(&block, &h, embedding)?;
         }
         let h = self.norm(&format!("dec.{finest}_aux_norm"), &h)?.silu()?;
-        Ok(self.convolve(&format!("dec.{finest}_aux_conv"), &h)?.permute([0, 3, 1, 2])?)
+        Ok(self.weights.convolve(&format!("dec.{finest}_aux_conv"), &h)?.permute([0, 3, 1, 2])?)
     }
 
     fn block(&self, block: &Block, x: &Tensor, embedding: &Tensor) -> Result<Tensor> {
@@ -260,12 +256,12 @@ impl SongUNet {
             Change::Down => average2(x),
             Change::Up => repeat2(x),
         };
-        let h = self.convolve(&part("conv0"), &resize(&self.norm(&part("norm0"), x)?.silu()?)?)?;
-        let shift = self.linear(&part("affine"), embedding)?.unsqueeze(1)?.unsqueeze(1)?;
+        let h = self.weights.convolve(&part("conv0"), &resize(&self.norm(&part("norm0"), x)?.silu()?)?)?;
+        let shift = self.weights.linear(&part("affine"), embedding)?.unsqueeze(1)?.unsqueeze(1)?;
         let h = self.norm(&part("norm1"), &h.broadcast_add(&shift)?)?.silu()?;
-        let h = self.convolve(&part("conv1"), &h)?;
+        let h = self.weights.convolve(&part("conv1"), &h)?;
         let skip = match block.has_skip() {
-            true => self.convolve(&part("skip"), &resize(x)?)?,
+            true => self.weights.convolve(&part("skip"), &resize(x)?)?,
             false => x.clone(),
         };
         let h = ((h + skip)? * SKIP)?;
@@ -279,7 +275,7 @@ impl SongUNet {
     fn attend(&self, block: &Block, x: &Tensor) -> Result<Tensor> {
         let (batch, height, width, channels) = x.dims4()?;
         let part = |part: &str| format!("{}.{part}", block.name);
-        let all = self.convolve(&part("qkv"), &self.norm(&part("norm2"), x)?)?;
+        let all = self.weights.convolve(&part("qkv"), &self.norm(&part("norm2"), x)?)?;
         let all = all.reshape((batch, height * width, channels, 3))?;
         let kind = |which| all.narrow(3, which, 1)?.squeeze(3)?.contiguous();
         let (queries, keys, values) = (kind(0)?, kind(1)?, kind(2)?);
@@ -287,7 +283,7 @@ impl SongUNet {
         let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
         let weights = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
         let gathered = weights.matmul(&values)?.reshape((batch, height, width, channels))?;
-        self.convolve(&part("proj"), &gathered)
+        self.weights.convolve(&part("proj"), &gathered)
     }
 
     /// Group normalisation with weights (Wu & He 2018), at least four channels a group, at most 32 groups.
@@ -304,16 +300,6 @@ impl SongUNet {
         Ok(normal.broadcast_mul(&weight)?.broadcast_add(&bias)?)
     }
 
-    fn convolve(&self, name: &str, x: &Tensor) -> Result<Tensor> {
-        let Layer { weight, bias, .. } = self.weights.layer(name)?;
-        conv2d(x, &weight, Some(&bias))
-    }
-
-    fn linear(&self, name: &str, x: &Tensor) -> Result<Tensor> {
-        let Layer { weight, bias, .. } = self.weights.layer(name)?;
-        Ok(x.matmul(&weight.t()?)?.broadcast_add(&bias)?)
-    }
-
     /// Embedding `[B, E]` of noise levels `[B]`, through the time t at which the diffusion has that level.
     fn embed(&self, noise_level: &Tensor) -> Result<Tensor> {
         let (rate, start) = RATE;
@@ -324,8 +310,8 @@ impl SongUNet {
         let frequencies = self.compute.tensor((0..half).map(frequency).collect(), &[1, half])?;
         let angles = time.unsqueeze(1)?.broadcast_mul(&frequencies)?;
         let features = Tensor::cat(&[angles.sin()?, angles.cos()?], 1)?;
-        let hidden = self.linear("map_layer0", &features)?.silu()?;
-        Ok(self.linear("map_layer1", &hidden)?.silu()?)
+        let hidden = self.weights.linear("map_layer0", &features)?.silu()?;
+        Ok(self.weights.linear("map_layer1", &hidden)?.silu()?)
     }
 }
 

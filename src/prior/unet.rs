@@ -15,7 +15,6 @@ use crate::{
     rng::Rng,
     tensor::{
         conv::conv2d,
-        layer::Layer,
         norm::modulated_silu,
         resample::{average2, depth_to_space, join, repeat2, space_to_depth},
         residual::{Layers, residual_block},
@@ -221,7 +220,7 @@ impl UNet {
     /// F: network output of scaled images `[B, 1, Y, X]`, noise embedding `[B, E]` and what is known `[B, C, Y, X]`.
     fn network(&self, x: &Tensor, embedding: &Tensor, known: Option<&Tensor>) -> Result<Tensor> {
         let Architecture { patch, ref widths, .. } = self.architecture;
-        let mut h = self.convolve("stem", &space_to_depth(x, patch)?)?;
+        let mut h = self.weights.convolve("stem", &space_to_depth(x, patch)?)?;
         if let Some(known) = known {
             h = (h + conv2d(&space_to_depth(known, patch)?, &self.weights.get(TOLD)?, None)?)?;
         }
@@ -236,22 +235,24 @@ impl UNet {
             skips.push(h.clone());
         }
         for level in self.architecture.rising().rev() {
-            h = repeat2(&self.convolve(&format!("narrow.{level}"), &h)?)?;
+            h = repeat2(&self.weights.convolve(&format!("narrow.{level}"), &h)?)?;
             h = join(&h, &skips[level])?;
             for block in self.architecture.up(level) {
                 h = self.block(&block, &h, embedding)?;
             }
         }
         let h = self.modulate("last", &h, embedding)?;
-        depth_to_space(&self.convolve("head", &h)?, patch)
+        depth_to_space(&self.weights.convolve("head", &h)?, patch)
     }
 
     /// x + conv(silu(modulated(conv(silu(modulated(x)))))).
     fn block(&self, block: &Block, x: &Tensor, embedding: &Tensor) -> Result<Tensor> {
         let Block { name, inputs, outputs } = block;
         let part = |part: &str| format!("{name}.{part}");
-        let modulation =
-            [self.linear(&part("before"), embedding)?, self.linear(&part("between"), embedding)?];
+        let modulation = [
+            self.weights.linear(&part("before"), embedding)?,
+            self.weights.linear(&part("between"), embedding)?,
+        ];
         let layers = Layers {
             first: self.weights.layer(&part("first"))?,
             second: self.weights.layer(&part("second"))?,
@@ -260,18 +261,8 @@ impl UNet {
         residual_block(x, &Tensor::cat(&modulation, 1)?, &layers, self.architecture.groups)
     }
 
-    fn convolve(&self, name: &str, x: &Tensor) -> Result<Tensor> {
-        let Layer { weight, bias, .. } = self.weights.layer(name)?;
-        conv2d(x, &weight, Some(&bias))
-    }
-
-    fn linear(&self, name: &str, x: &Tensor) -> Result<Tensor> {
-        let Layer { weight, bias, .. } = self.weights.layer(name)?;
-        Ok(x.matmul(&weight.t()?)?.broadcast_add(&bias)?)
-    }
-
     fn modulate(&self, name: &str, x: &Tensor, embedding: &Tensor) -> Result<Tensor> {
-        let modulation = self.linear(name, embedding)?;
+        let modulation = self.weights.linear(name, embedding)?;
         let channels = x.dim(3)?;
         let (scale, shift) = (modulation.narrow(1, 0, channels)?, modulation.narrow(1, channels, channels)?);
         modulated_silu(x, &scale, &shift, self.architecture.groups)
@@ -282,8 +273,8 @@ impl UNet {
         let frequencies = self.compute.tensor(FREQUENCIES.to_vec(), &[1, FREQUENCIES.len()])?;
         let angles = (noise_level.log()? / 4.0)?.unsqueeze(1)?.broadcast_mul(&frequencies)?;
         let features = Tensor::cat(&[angles.cos()?, angles.sin()?], 1)?;
-        let hidden = self.linear("embed.0", &features)?.silu()?;
-        Ok(self.linear("embed.1", &hidden)?.silu()?)
+        let hidden = self.weights.linear("embed.0", &features)?.silu()?;
+        Ok(self.weights.linear("embed.1", &hidden)?.silu()?)
     }
 
     /// D of noisy images at noise levels, told `known` if it was made for that.

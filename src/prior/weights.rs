@@ -9,7 +9,10 @@ use crate::{
     Error, Result,
     compute::Compute,
     rng::Rng,
-    tensor::layer::{Kept, Layer},
+    tensor::{
+        conv::conv2d,
+        layer::{Kept, Layer},
+    },
 };
 
 /// Name, shape and starting value of one weight.
@@ -145,6 +148,24 @@ impl Weights {
             }
             None => Err(Error::config(name, "the network has no such weight")),
         }
+    }
+
+    /// Images or features `[B, Y, X, C]` convolved by the layer `name`.
+    ///
+    /// # Errors
+    /// An unknown name, or another number of channels.
+    pub fn convolve(&self, name: &str, x: &Tensor) -> Result<Tensor> {
+        let Layer { weight, bias, .. } = self.layer(name)?;
+        conv2d(x, &weight, Some(&bias))
+    }
+
+    /// Vectors `[B, C]` through the linear layer `name`.
+    ///
+    /// # Errors
+    /// An unknown name, or another number of channels.
+    pub fn linear(&self, name: &str, x: &Tensor) -> Result<Tensor> {
+        let Layer { weight, bias, .. } = self.layer(name)?;
+        Ok(x.matmul(&weight.t()?)?.broadcast_add(&bias)?)
     }
 
     /// Weight `name.weight` with bias `name.bias`.

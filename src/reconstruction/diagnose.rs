@@ -18,7 +18,16 @@ use crate::{
     posterior::{diagnostics::Diagnostics, truth},
 };
 
-/// Recomputes all checks of the run in `root`; `truth` is an image that was simulated from, `calibration` the directory of a
+/// The image that data were simulated from.
+#[derive(Debug, Clone, Copy)]
+pub struct TrueImage<'a> {
+    /// Where it is stored.
+    pub file: &'a Path,
+    /// Total flux density that it was scaled to, Jy; none where it is that of the file.
+    pub flux: Option<f64>,
+}
+
+/// Recomputes all checks of the run in `root`; `truth` is the image that was simulated from, `calibration` the directory of a
 /// calibration of the run's set-up.
 ///
 /// Closures leave the position of a sky image free, so its samples are shifted onto the truth before pixels are compared. With
@@ -27,7 +36,7 @@ use crate::{
 ///
 /// # Errors
 /// A directory without a finished run, an image that cannot be read, or a calibration of another set-up.
-pub fn diagnose(root: &Path, truth: Option<&Path>, calibration: Option<&Path>) -> Result<Diagnostics> {
+pub fn diagnose(root: &Path, truth: Option<&TrueImage>, calibration: Option<&Path>) -> Result<Diagnostics> {
     let (directory, settings) = Directory::read(root)?;
     let mut run = Reconstruction::prepare(settings)?;
     let cube = cube_hdf5::read(&directory.file("posterior.h5"))?;
@@ -36,8 +45,8 @@ pub fn diagnose(root: &Path, truth: Option<&Path>, calibration: Option<&Path>) -
     let mut diagnostics = checks(&run, &draws, &traces)?;
     let drawn = Drawn { cube: &cube, draws: &draws, problem: &run.problem, traces: &traces };
     take(&mut diagnostics, run.subject.findings(&drawn, false)?);
-    if let Some(file) = truth {
-        let (image, alignment) = run.subject.truth(file, &cube.grid)?;
+    if let Some(truth) = truth {
+        let (image, alignment) = run.subject.truth(truth, &cube.grid)?;
         let values: Vec<f32> = image.iter().copied().collect();
         let image = Tensor::from_vec(values, image.shape(), &Device::Cpu)?;
         let samples: Vec<f32> = cube.samples.iter().copied().collect();

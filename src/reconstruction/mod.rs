@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, atomic::AtomicBool};
 
 pub use calibrate::Campaign;
-pub use diagnose::{diagnose, draw};
+pub use diagnose::{TrueImage, diagnose, draw};
 pub use directory::Directory;
 pub use merge::merge;
 pub use outcome::{Outcome, summary};

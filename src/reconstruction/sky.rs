@@ -1,11 +1,11 @@
 //! Visibilities as the subject of a reconstruction: their problem, files, ring features and figures.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use ndarray::{Array3, Array4, Axis};
 
-use super::{Directory, Drawn, Findings, Prepared, Settings, Subject, subject::pixels};
+use super::{Directory, Drawn, Findings, Prepared, Settings, Subject, TrueImage, subject::pixels};
 use crate::{
     Error, Result,
     calibration::{Functional, Kind},
@@ -124,8 +124,12 @@ impl Subject for Sky {
         cube_fits::write(cube, &directory.file("posterior.fits"))
     }
 
-    fn truth(&self, file: &Path, grid: &Grid) -> Result<(Array3<f32>, Alignment)> {
-        let pixels = image::read(file)?.onto(grid);
+    fn truth(&self, truth: &TrueImage, grid: &Grid) -> Result<(Array3<f32>, Alignment)> {
+        let mut image = image::read(truth.file)?;
+        if let Some(flux) = truth.flux {
+            image.scale_to(flux)?;
+        }
+        let pixels = image.onto(grid);
         Ok((pixels.mapv(|value| value as f32).insert_axis(Axis(0)), Alignment::Shift))
     }
 

@@ -1,11 +1,11 @@
 //! What a reconstruction shows: the parts of a run that differ between the sky and a microscope.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use ndarray::{Array2, Array3, Array4};
 
-use super::Directory;
+use super::{Directory, TrueImage};
 use crate::{
     Result,
     calibration::{Functional, Kind},
@@ -38,8 +38,8 @@ pub trait Subject {
     /// A known image on the grid of the samples, and how samples are laid over it.
     ///
     /// # Errors
-    /// A file that cannot be read, or an image of another size.
-    fn truth(&self, file: &Path, grid: &Grid) -> Result<(Array3<f32>, Alignment)>;
+    /// A file that cannot be read, an image of another size, or a flux where images have none.
+    fn truth(&self, truth: &TrueImage, grid: &Grid) -> Result<(Array3<f32>, Alignment)>;
 
     /// How probable it is that a draw of the prior is taken for a truth: 1 for most, less where the run assumes more of
     /// an image than the prior does. `image` `[1, Z, Y, X]` is in network unit.

@@ -58,17 +58,24 @@ pub(crate) struct Arranged<T> {
     pub(crate) outputs: usize,
 }
 
-/// Tasks that a change of arrangement is cut into.
+/// Tasks that a change of arrangement is cut into at most.
 const TASKS: usize = 8;
+/// Numbers of a task at least: waking a thread costs more than moving fewer.
+const LEAST: usize = 1 << 13;
 /// Outputs of which one cache line each is read or written at a time.
 const LINES: usize = 16;
+
+/// Tasks of a change of arrangement of so many numbers.
+fn tasks(numbers: usize) -> usize {
+    (numbers / LEAST).clamp(1, TASKS)
+}
 
 impl<T: Real> Arranged<T> {
     /// From weights `[O, C, k, k]`.
     pub(crate) fn forward(weights: &[T], outputs: usize, inputs: usize) -> Self {
         let (taps, row) = (weights.len() / (outputs * inputs), weights.len() / outputs);
         let mut values = vec![T::default(); weights.len()];
-        let share = inputs.div_ceil(TASKS);
+        let share = inputs.div_ceil(tasks(weights.len()));
         each_chunk(&mut parts(&mut values, inputs * outputs, share * outputs), 1, |task, planes| {
             for (block, weights) in weights.chunks(LINES * row).enumerate() {
                 for (tap, plane) in planes.iter_mut().flat_map(|taps| taps.iter_mut()).enumerate() {
@@ -89,7 +96,7 @@ impl<T: Real> Arranged<T> {
     pub(crate) fn adjoint(weights: &[T], outputs: usize, inputs: usize) -> Self {
         let (pairs, taps) = (inputs * outputs, weights.len() / (outputs * inputs));
         let mut values = vec![T::default(); weights.len()];
-        let share = pairs.div_ceil(TASKS);
+        let share = pairs.div_ceil(tasks(weights.len()));
         each_chunk(&mut parts(&mut values, pairs, share), 1, |task, planes| {
             for (tap, plane) in planes.iter_mut().flat_map(|taps| taps.iter_mut()).enumerate() {
                 let weights = weights[task * share * taps..].chunks_exact(taps);
@@ -104,12 +111,15 @@ impl<T: Real> Arranged<T> {
         let taps = gradient.len() / (outputs * inputs);
         let row = inputs * taps;
         let mut weights = vec![T::default(); gradient.len()];
-        each_chunk(&mut weights, LINES * row, |block, weights| {
-            for input in 0..inputs {
-                for tap in 0..taps {
-                    let source = &gradient[(tap * inputs + input) * outputs + block * LINES..];
-                    for (weights, value) in weights.chunks_exact_mut(row).zip(source) {
-                        weights[input * taps + tap] = *value;
+        let share = outputs.div_ceil(tasks(gradient.len())).next_multiple_of(LINES);
+        each_chunk(&mut weights, share * row, |task, weights| {
+            for (block, weights) in weights.chunks_mut(LINES * row).enumerate() {
+                for input in 0..inputs {
+                    for tap in 0..taps {
+                        let source = (tap * inputs + input) * outputs + task * share + block * LINES;
+                        for (weights, value) in weights.chunks_exact_mut(row).zip(&gradient[source..]) {
+                            weights[input * taps + tap] = *value;
+                        }
                     }
                 }
             }

@@ -44,10 +44,12 @@ fn by_threads<const N: usize>(
     work: impl Fn(&Tensor) -> Result<[Tensor; N]> + Sync,
 ) -> Result<[Tensor; N]> {
     let size = batch.dim(0)?;
-    let part = (numbers * size / batch.elem_count().max(1)).max(1);
-    if size <= part || !batch.device().is_cpu() {
+    let most = (numbers * size / batch.elem_count().max(1)).max(1);
+    if size <= most || !batch.device().is_cpu() {
         return work(batch);
     }
+    // Parts of one size keep all threads busy to the end.
+    let part = size.div_ceil(size.div_ceil(most));
     let starts: Vec<usize> = (0..size).step_by(part).collect();
     let parts = starts.into_par_iter().map(|start| work(&batch.narrow(0, start, part.min(size - start))?));
     let parts = parts.collect::<Result<Vec<_>>>()?;

@@ -92,6 +92,15 @@ fn a_run_writes_every_file_of_its_directory() {
             [&diagnostics, &repeated].map(|found| found.pointer(number).unwrap().as_f64().unwrap());
         assert!((first / second - 1.0).abs() < 1e-4, "{number}: {first} and {second}");
     }
+
+    // Most pixels of the mean lie within the samples' intervals, but not of the mean made a hundred times as bright.
+    let held = |more: &[&str]| {
+        let mut command = antumbra(&["diagnose", run.to_str().unwrap(), "--json", "--truth"]);
+        let output = command.arg(&run).args(more).output().unwrap();
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        found.pointer("/truth/coverage_95").unwrap().as_f64().unwrap()
+    };
+    assert!(held(&[]) > 0.5 && held(&["--flux", "60 Jy"]) < 0.1);
 }
 
 #[test]

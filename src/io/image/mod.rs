@@ -42,6 +42,20 @@ impl SkyImage {
     pub fn total_flux(&self) -> f64 {
         self.pixels.sum()
     }
+
+    /// Scales all pixels to a total of `flux`, Jy.
+    ///
+    /// # Errors
+    /// A flux, or an image, that is not positive.
+    pub fn scale_to(&mut self, flux: f64) -> Result<()> {
+        let total = self.total_flux();
+        if !(flux > 0.0 && total > 0.0) {
+            let problem = format!("{total} Jy cannot be scaled to {flux} Jy; both must be positive");
+            return Err(Error::config("--flux", problem));
+        }
+        self.pixels *= flux / total;
+        Ok(())
+    }
 }
 
 /// Reads a FITS image, an eht-imaging text image, or the mean image of a run directory.

@@ -3,7 +3,8 @@
 //! An auxiliary image z splits the posterior (Vono et al. 2019; PnP-DM, Wu et al. 2024):
 //! p(x) N(z; x, r^2 I) p(y|z), whose marginal in x tends to the posterior as the coupling r falls. Each round draws
 //! z given x by Metropolis-adjusted Hamiltonian steps, which need no network and cannot leave their target even
-//! where the likelihood is singular, and x given z by a short reverse diffusion from noise level r.
+//! where the likelihood is singular, and x given z by a short reverse diffusion from noise level r. The steps move the
+//! coordinates that the data see (see [`Seen`]); the others are a plain Gaussian draw.
 //!
 //! Chains that end in a wrong mode (a wrong turn of a phase) are recognised by their fit: see [`restart::Restart`]. While r is
 //! large they go on from copies of others, which part again; later they are given up for this cycle and leave no draw.
@@ -16,11 +17,11 @@ use candle_core::{Device, Tensor};
 
 use crate::{
     Result,
-    instrument::Problem,
+    instrument::{Problem, Seen},
     posterior::{
         Draws, Solver, Step,
         diagnostics::margin,
-        hmc::{self, Point, Reference, StepSizes},
+        hmc::{self, Point, Reference, StepSizes, compute_of},
         restart,
         solver::{TensorMap, take},
         thinning::Thinning,
@@ -42,6 +43,8 @@ pub struct Gibbs {
     settings: GibbsSettings,
     round: usize,
     start: Tensor,
+    /// Known from the first round on.
+    seen: Option<Seen>,
     cycle: Cycle,
     pool: Pool,
     kept: Thinning,
@@ -57,7 +60,7 @@ impl Gibbs {
         let cycle = Cycle::new(&start, &settings)?;
         let end = settings.anneal + settings.rounds;
         let kept = Thinning::new(settings.anneal + settings.rounds / 4, end, settings.draws);
-        Ok(Self { settings, round: 0, start, cycle, pool: Pool::default(), kept })
+        Ok(Self { settings, round: 0, start, seen: None, cycle, pool: Pool::default(), kept })
     }
 
     /// Rounds of a cycle.
@@ -117,12 +120,17 @@ impl Solver for Gibbs {
         let level = self.level(round, prior);
         let trajectories = self.settings.trajectories_in(round);
         let cycle = &mut self.cycle;
-        let mut target = |z: &Tensor| problem.log_likelihood_and_gradient(z);
+        let seen = match self.seen.take() {
+            Some(seen) => seen,
+            None => problem.seen(&compute_of(&cycle.x))?,
+        };
+        let mut target = |z: &Tensor| seen.log_likelihood_and_gradient(problem, z);
+        let centre = seen.coordinates(&cycle.x)?;
         let mut point = match cycle.point.take() {
             Some(point) => point,
-            None => Point::new(cycle.x.clone(), &mut target)?,
+            None => Point::new(centre.clone(), &mut target)?,
         };
-        let reference = Reference::Gaussian { centre: cycle.x.clone(), width: level };
+        let reference = Reference::Gaussian { centre, width: level };
         let (mut acceptance, mut done, mut tried) = (0.0, 0, 0);
         while done < trajectories && tried < trajectories + FINDING {
             let outcome = hmc::draw(&mut target, &reference, &point, &cycle.steps, self.settings.leaps, rng)?;
@@ -135,7 +143,9 @@ impl Solver for Gibbs {
             // A cycle's first step sizes are a guess: chains that do not move with them would remember their start.
             done += usize::from(round > 0 || acceptance > 0.5 * self.settings.acceptance);
         }
-        cycle.x = draw_given_noisy(prior, &point.position, level, self.settings.denoise_in(round), rng)?;
+        let z = seen.completed(&point.position, &cycle.x, level, rng)?;
+        self.seen = Some(seen);
+        cycle.x = draw_given_noisy(prior, &z, level, self.settings.denoise_in(round), rng)?;
         let log_likelihood = cycle.fits.observe(&point.log_density)?;
         cycle.point = Some(point);
         let [restarted, dropped] =
@@ -182,6 +192,8 @@ impl Solver for Gibbs {
         let all = self.start.dims().to_vec();
         let left = state.get("gibbs.chains").map_or(0, Tensor::elem_count);
         let images = [&[left], &all[1..]].concat();
+        let coordinates = state.get("gibbs.z").and_then(|z| z.dims().get(1..)).unwrap_or(&all[1..]);
+        let seen = [&[left], coordinates].concat();
         let mut take = |name: &str, shape: &[usize]| take(&mut state, &format!("gibbs.{name}"), shape);
         let round = take("round", &[1])?.to_vec1::<i64>()?;
         self.round = round.first().map_or(0, |n| n.unsigned_abs() as usize);
@@ -195,9 +207,9 @@ impl Solver for Gibbs {
         if self.round > 0 {
             self.cycle.fits.restore(&take("fits", &[left])?)?;
             self.cycle.point = Some(Point {
-                position: take("z", &images)?,
+                position: take("z", &seen)?,
                 log_density: take("log_density", &[left])?,
-                gradient: take("gradient", &images)?,
+                gradient: take("gradient", &seen)?,
             });
         }
         Ok(())

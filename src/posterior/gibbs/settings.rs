@@ -52,7 +52,7 @@ impl Default for GibbsSettings {
             denoise: 5,
             denoise_early: 3,
             leaps: 128,
-            trajectories: 6,
+            trajectories: 5,
             acceptance: 0.8,
             restart: Restart { level: 0.15, ..Restart::default() },
         }

@@ -1,6 +1,6 @@
 //! One channel of a stack at one time: what part of the object is shown, its total light, its figures.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
 use ndarray::{Array3, Array4, ArrayView2, ArrayView3, Axis, s};
@@ -25,7 +25,7 @@ use crate::{
     },
     plot::StackFigures,
     posterior::truth::Alignment,
-    reconstruction::{Directory, Drawn, Findings, Subject, subject::pixels},
+    reconstruction::{Directory, Drawn, Findings, Subject, TrueImage, subject::pixels},
     rng::Rng,
 };
 
@@ -170,7 +170,11 @@ impl Subject for Channel {
         Ok(())
     }
 
-    fn truth(&self, file: &Path, grid: &Grid) -> Result<(Array3<f32>, Alignment)> {
+    fn truth(&self, truth: &TrueImage, grid: &Grid) -> Result<(Array3<f32>, Alignment)> {
+        let TrueImage { file, flux } = *truth;
+        if flux.is_some() {
+            return Err(Error::config("--flux", "a stack has no flux density; leave it out"));
+        }
         let image = Stack::open(file)?.volume(0, 0)?;
         if image.shape() != grid.shape {
             let problem = format!("{:?} voxels; those of the posterior are {:?}", image.shape(), grid.shape);

@@ -61,10 +61,17 @@ impl Quantity<3> for Phase {
     }
 
     fn misfit(d: &DVector<f64>, precision: &DMatrix<f64>) -> (f64, DVector<f64>) {
-        let (sine, versine) = (d.map(f64::sin), d.map(|d| 1.0 - d.cos()));
-        let (p_sine, p_versine) = (precision * &sine, precision * &versine);
-        let slope = p_sine.zip_map(d, |p, d| p * d.cos()) + p_versine.component_mul(&sine);
-        (sine.dot(&p_sine) + versine.dot(&p_versine), slope)
+        let turned: Vec<(f64, f64)> = d.iter().map(|d| d.sin_cos()).collect();
+        let mut sum = 0.0;
+        let slopes = precision.column_iter().zip(&turned).map(|(column, (sine, cosine))| {
+            let weighed = column.iter().zip(&turned);
+            let (p_sine, p_versine) = weighed
+                .fold((0.0, 0.0), |(s, v), (p, (sine, cosine))| (s + p * sine, v + p * (1.0 - cosine)));
+            sum += sine * p_sine + (1.0 - cosine) * p_versine;
+            cosine * p_sine + sine * p_versine
+        });
+        let slopes = DVector::from_iterator(d.len(), slopes);
+        (sum, slopes)
     }
 
     fn noise(precision: &DMatrix<f64>, lower: &DMatrix<f64>, rng: &mut Rng) -> DVector<f64> {
