@@ -1,13 +1,17 @@
 //! Linear instruments with Gaussian noise, in the orthonormal basis in which forward model and noise are diagonal.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use nalgebra::DVector;
 
 use super::{
     Problem,
-    subspace::{SMALLEST, Subspace, matrix},
+    subspace::{SMALLEST, Subspace, is_small, matrix},
 };
-use crate::{Error, Result, compute::Compute, tensor::fft::fourier_modes};
+use crate::{
+    Error, Result,
+    compute::Compute,
+    tensor::{compute_of, fft::fourier_modes, to_host},
+};
 
 /// How a forward model depends on the image.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,11 +53,6 @@ enum Basis {
     Hartley(Tensor),
 }
 
-/// Largest side of the smaller Gram matrix that is decomposed.
-const LARGEST: usize = 1024;
-/// Numbers of the largest matrix that is formed, 1 GB.
-const LARGEST_MATRIX: usize = 1 << 27;
-
 impl Linear {
     /// Decomposes a problem.
     ///
@@ -64,7 +63,7 @@ impl Linear {
         let measured = measured?;
         let [z, y, x] = problem.forward.grid().shape;
         let dark = Tensor::zeros((1, z, y, x), compute.dtype, &compute.device)?;
-        let offset = host(&problem.predict(&dark)?)?;
+        let offset = to_host(&problem.predict(&dark)?)?;
         match problem.forward.linearity() {
             Linearity::None => Err(missing("a linear forward model")),
             Linearity::Affine => Self::dense(problem, &measured, &offset, compute),
@@ -140,18 +139,17 @@ impl Linear {
     /// # Errors
     /// Another number of values.
     pub fn row(&self, values: Vec<f64>, like: &Tensor) -> Result<Tensor> {
-        let compute = Compute { device: like.device().clone(), dtype: like.dtype() };
-        compute.tensor(values, &[1, self.rank()])
+        compute_of(like).tensor(values, &[1, self.rank()])
     }
 
     fn dense(problem: &Problem, measured: &Measured, offset: &[f64], compute: &Compute) -> Result<Self> {
         let pixels = problem.forward.grid().len();
         let kept: Vec<usize> = (0..offset.len()).filter(|&i| measured.sigmas[i].is_finite()).collect();
-        if kept.len().min(pixels) > LARGEST || kept.len().saturating_mul(pixels) > LARGEST_MATRIX {
+        if !is_small(kept.len(), pixels) {
             let size = format!("a singular-value decomposition ({} data, {pixels} pixels)", kept.len());
             return Err(missing(&size));
         }
-        let mut matrix = matrix(problem, compute)?.select_rows(&kept);
+        let mut matrix = matrix(problem, &kept, compute)?;
         for (mut row, &i) in matrix.row_iter_mut().zip(&kept) {
             row /= measured.sigmas[i];
         }
@@ -179,7 +177,7 @@ impl Linear {
             return Err(missing("the same noise in all pixels"));
         }
         let residual = measured.values.iter().zip(offset).map(|(value, offset)| value - offset).collect();
-        let residual = host(&hartley(&compute.tensor(residual, &[1, 1, y, x])?)?)?;
+        let residual = to_host(&hartley(&compute.tensor(residual, &[1, 1, y, x])?)?)?;
         let largest = transfer.iter().map(|gain| gain * gain).fold(0.0, f64::max);
         let kept: Vec<usize> =
             (0..transfer.len()).filter(|&i| transfer[i].powi(2) > SMALLEST * largest).collect();
@@ -229,10 +227,6 @@ fn joined(problem: &Problem) -> Option<Result<Measured>> {
 pub fn hartley(x: &Tensor) -> Result<Tensor> {
     let modes = fourier_modes(x)?;
     Ok((modes.narrow(2, 0, 1)? - modes.narrow(2, 1, 1)?)?.squeeze(2)?)
-}
-
-fn host(tensor: &Tensor) -> Result<Vec<f64>> {
-    Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
 }
 
 #[cfg(test)]

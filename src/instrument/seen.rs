@@ -6,9 +6,8 @@ use super::{Linearity, Problem, log_probability, subspace};
 use crate::{
     Result,
     compute::Compute,
-    posterior::hmc::compute_of,
     rng::Rng,
-    tensor::{by_parts, value_and_gradient},
+    tensor::{by_parts, compute_of, value_and_gradient},
 };
 
 /// Coordinates of an image that its log likelihood depends on. Network unit.
@@ -32,10 +31,6 @@ pub struct Reduced {
 
 /// Pixels from which fewer coordinates save time.
 const LEAST_PIXELS: usize = 256;
-/// Predicted numbers up to which a basis is found.
-const LARGEST: usize = 1024;
-/// Numbers of the largest matrix that is formed, 1 GB.
-const LARGEST_MATRIX: usize = 1 << 27;
 /// Coordinates whose likelihood a thread of the CPU computes at a time.
 const PART: usize = 1 << 12;
 
@@ -47,14 +42,16 @@ impl Seen {
     pub(super) fn of(problem: &Problem, compute: &Compute) -> Result<Self> {
         let [z, y, x] = problem.forward.grid().shape;
         let pixels = problem.forward.grid().len();
-        let offset = problem.predict(&compute.tensor(vec![0.0; pixels], &[1, z, y, x])?)?;
-        let data = offset.elem_count();
-        let worthwhile =
-            pixels >= LEAST_PIXELS && data <= LARGEST && data.saturating_mul(pixels) <= LARGEST_MATRIX;
-        if !worthwhile || problem.forward.linearity() != Linearity::Affine {
+        if pixels < LEAST_PIXELS || problem.forward.linearity() != Linearity::Affine {
             return Ok(Self::Pixels);
         }
-        let matrix = subspace::matrix(problem, compute)?;
+        let offset = problem.predict(&compute.tensor(vec![0.0; pixels], &[1, z, y, x])?)?;
+        let data = offset.elem_count();
+        if !subspace::is_small(data, pixels) {
+            return Ok(Self::Pixels);
+        }
+        let all: Vec<usize> = (0..data).collect();
+        let matrix = subspace::matrix(problem, &all, compute)?;
         let (basis, gains, vectors) = subspace::Subspace::of(&matrix, compute)?;
         if 2 * gains.len() > pixels {
             return Ok(Self::Pixels);
@@ -125,20 +122,23 @@ mod tests {
     use crate::{
         grid::Grid,
         instrument::exact::{Normal, Projection},
-        posterior::hmc::to_host,
         prior::Scaling,
+        tensor::to_host,
     };
 
-    fn problem(pixels: usize) -> Problem {
+    /// `rank` independent numbers and one more that depends on the first two.
+    fn problem(rank: usize, pixels: usize) -> Problem {
         let (compute, mut rng) = (Compute::cpu_f64(), Rng::new(1));
-        let matrix = rng.normals(&[3, pixels], &compute).unwrap();
-        // The last number repeats the first two.
+        let matrix = rng.normals(&[rank, pixels], &compute).unwrap();
         let last = (matrix.narrow(0, 0, 1).unwrap() - matrix.narrow(0, 1, 1).unwrap()).unwrap();
         let matrix = Tensor::cat(&[&matrix, &last], 0).unwrap();
         let grid = Grid { shape: [1, 1, pixels], pitch: [1.0; 3] };
         Problem {
             forward: Box::new(Projection { grid, matrix }),
-            likelihoods: vec![Box::new(Normal { data: rng.normals(&[1, 4], &compute).unwrap(), sigma: 0.3 })],
+            likelihoods: vec![Box::new(Normal {
+                data: rng.normals(&[1, rank + 1], &compute).unwrap(),
+                sigma: 0.3,
+            })],
             scaling: Scaling { unit: 0.4, dark: -0.5 },
         }
     }
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn coordinates_have_the_likelihood_and_gradient_of_their_image() {
-        let (problem, compute) = (problem(256), Compute::cpu_f64());
+        let (problem, compute) = (problem(3, 256), Compute::cpu_f64());
         let seen = problem.seen(&compute).unwrap();
         let x = Rng::new(2).normals(&[5, 1, 1, 256], &compute).unwrap();
         let coordinates = seen.coordinates(&x).unwrap();
@@ -163,7 +163,7 @@ mod tests {
     /// Seen coordinates stay, and the others have the mean and variance of the Gaussian.
     #[test]
     fn a_completed_image_keeps_what_is_seen() {
-        let (problem, compute, count) = (problem(256), Compute::cpu_f64(), 2000);
+        let (problem, compute, count) = (problem(3, 256), Compute::cpu_f64(), 2000);
         let seen = problem.seen(&compute).unwrap();
         let mut rng = Rng::new(3);
         let centre = rng.normals(&[1, 1, 1, 256], &compute).unwrap();
@@ -180,7 +180,10 @@ mod tests {
     }
 
     #[test]
-    fn small_images_keep_their_pixels() {
-        assert!(matches!(problem(255).seen(&Compute::cpu_f64()).unwrap(), Seen::Pixels));
+    fn small_images_and_those_that_data_see_most_of_keep_their_pixels() {
+        for (rank, pixels, reduced) in [(3, 255, false), (128, 256, true), (129, 256, false)] {
+            let seen = problem(rank, pixels).seen(&Compute::cpu_f64()).unwrap();
+            assert_eq!(matches!(seen, Seen::Subspace(_)), reduced, "{rank} {pixels}");
+        }
     }
 }

@@ -4,8 +4,12 @@ use candle_core::Tensor;
 use nalgebra::{DMatrix, SymmetricEigen};
 
 use super::Problem;
-use crate::{Result, compute::Compute, posterior::hmc::to_host};
+use crate::{Result, compute::Compute, tensor::to_host};
 
+/// Largest side of the smaller Gram matrix that is decomposed.
+const LARGEST: usize = 1024;
+/// Numbers of the largest matrix that is formed, 1 GB.
+const LARGEST_MATRIX: usize = 1 << 27;
 /// Images that pass through the forward model together while its matrix is formed.
 const BATCH: usize = 256;
 /// Squared gains below this fraction of the largest count as 0.
@@ -60,24 +64,29 @@ impl Subspace {
     }
 }
 
-/// The matrix `[data, Z Y X]` of an affine forward model, for images in network unit; f64.
+/// Whether the matrix of so many data and pixels can be decomposed in bounded time and memory.
+pub(super) fn is_small(data: usize, pixels: usize) -> bool {
+    data.min(pixels) <= LARGEST && data.saturating_mul(pixels) <= LARGEST_MATRIX
+}
+
+/// The rows `kept` of the matrix `[data, Z Y X]` of an affine forward model, for images in network unit; f64.
 ///
 /// # Errors
 /// Those of the forward model.
-pub(super) fn matrix(problem: &Problem, compute: &Compute) -> Result<DMatrix<f64>> {
+pub(super) fn matrix(problem: &Problem, kept: &[usize], compute: &Compute) -> Result<DMatrix<f64>> {
     let grid = problem.forward.grid();
     let ([z, y, x], pixels) = (grid.shape, grid.len());
     let images = |values: Vec<f64>, count| compute.tensor(values, &[count, z, y, x]);
     let nothing = to_host(&problem.forward.apply(&images(vec![0.0; pixels], 1)?)?)?;
-    let mut matrix = DMatrix::zeros(nothing.len(), pixels);
+    let mut matrix = DMatrix::zeros(kept.len(), pixels);
     for start in (0..pixels).step_by(BATCH) {
         let count = BATCH.min(pixels - start);
         let mut units = vec![0.0; count * pixels];
         (0..count).for_each(|i| units[i * pixels + start + i] = 1.0);
         let predicted = to_host(&problem.forward.apply(&images(units, count)?)?)?;
         for (pixel, response) in predicted.chunks_exact(nothing.len()).enumerate() {
-            for (row, (response, nothing)) in response.iter().zip(&nothing).enumerate() {
-                matrix[(row, start + pixel)] = problem.scaling.unit * (response - nothing);
+            for (row, &i) in kept.iter().enumerate() {
+                matrix[(row, start + pixel)] = problem.scaling.unit * (response[i] - nothing[i]);
             }
         }
     }

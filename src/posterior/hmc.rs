@@ -7,7 +7,9 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::{Error, Result, compute::Compute, rng::Rng};
+use crate::{Error, Result, rng::Rng};
+
+pub(crate) use crate::tensor::{compute_of, to_host};
 
 /// Log density f `[B]` and its gradient at positions `[B, ..]`, detached.
 pub type Target<'a> = dyn FnMut(&Tensor) -> Result<(Tensor, Tensor)> + 'a;
@@ -258,21 +260,11 @@ pub fn draw(
     trajectory(target, reference, start, &velocity, &times, leaps, rng)
 }
 
-/// Device and precision of a tensor.
-pub(crate) fn compute_of(tensor: &Tensor) -> Compute {
-    Compute { device: tensor.device().clone(), dtype: tensor.dtype() }
-}
-
 /// One number per chain as `[B, 1, ..]`, to be broadcast over `like`.
 pub(crate) fn per_chain(values: Vec<f64>, like: &Tensor) -> Result<Tensor> {
     let mut shape = vec![1; like.rank()];
     shape[0] = values.len();
     compute_of(like).tensor(values, &shape)
-}
-
-/// Values of a tensor as a flat list in double precision.
-pub(crate) fn to_host(tensor: &Tensor) -> Result<Vec<f64>> {
-    Ok(tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
 }
 
 /// Squared Euclidean norm of each batch element, summed in double precision.
@@ -290,7 +282,7 @@ pub(crate) fn select(mask: &Tensor, yes: &Tensor, no: &Tensor) -> Result<Tensor>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::value_and_gradient;
+    use crate::{compute::Compute, tensor::value_and_gradient};
 
     /// Moments of many draws: mean and covariance of two coordinates `[B, 2]`.
     fn moments(draws: &[Vec<f64>]) -> ([f64; 2], [f64; 3]) {

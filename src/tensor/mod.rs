@@ -21,10 +21,10 @@ mod scratch;
 mod simd;
 mod winograd;
 
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 
 pub(crate) use self::{matrix::Matrix, packing::Packing, parallel::by_parts, simd::Real};
-use crate::Result;
+use crate::{Result, compute::Compute};
 
 /// Value `[B]` and gradient (shape of `x`) of a function of each batch element, both detached from any graph.
 ///
@@ -42,6 +42,16 @@ pub fn value_and_gradient(
         None => x.zeros_like()?,
     };
     Ok((value.detach(), gradient))
+}
+
+/// Device and precision of a tensor.
+pub(crate) fn compute_of(tensor: &Tensor) -> Compute {
+    Compute { device: tensor.device().clone(), dtype: tensor.dtype() }
+}
+
+/// Values of a tensor as a flat list in double precision.
+pub(crate) fn to_host(tensor: &Tensor) -> Result<Vec<f64>> {
+    Ok(tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
 }
 
 /// Features `[B, Y, X, C]` as `[B, C, Y, X]`, without a copy.
