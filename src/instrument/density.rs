@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, b
 use rayon::prelude::*;
 
 use super::{Likelihood, Measured, Position};
-use crate::{Error, Result, rng::Rng};
+use crate::{Error, Result, rng::Rng, tensor::compute_of};
 
 /// The density of one data product given what the forward model predicts for one image.
 pub trait Density: Send + Sync + 'static {
@@ -99,6 +99,13 @@ impl<D: Density> Likelihood for Data<D> {
         Ok(value.to_dtype(predicted.dtype())?.to_device(predicted.device())?)
     }
 
+    fn log_prob_and_gradient(&self, predicted: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (values, gradient) = evaluate(&*self.density, &self.host(predicted)?.flatten_all()?.to_vec1()?);
+        let compute = compute_of(predicted);
+        let count = values.len();
+        Ok((compute.tensor(values, &[count])?, compute.tensor(gradient, predicted.dims())?))
+    }
+
     fn residuals(&self, predicted: &Tensor) -> Result<Tensor> {
         self.rows(predicted, |predicted| self.density.residuals(predicted))
     }
@@ -135,6 +142,14 @@ impl<D: Density> Likelihood for Data<D> {
     }
 }
 
+/// [`Density::log_prob`] of each image's prediction, and the gradient by all predictions.
+fn evaluate<D: Density>(density: &D, predicted: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    let rows = predicted.par_chunks_exact(density.prediction().iter().product());
+    let (values, gradients): (Vec<f64>, Vec<Vec<f64>>) =
+        rows.map(|predicted| density.log_prob(predicted)).unzip();
+    (values, gradients.concat())
+}
+
 /// [`Density::log_prob`] of each batch element as a tensor operation, `[B, ..]` to `[B]`, f64 on the CPU.
 struct LogProb<D> {
     density: Arc<D>,
@@ -151,12 +166,9 @@ impl<D: Density> CustomOp1 for LogProb<D> {
         let (Some((start, end)), CpuStorage::F64(values)) = (layout.contiguous_offsets(), storage) else {
             bail!("{} needs contiguous f64 predictions", D::NAME)
         };
-        let size = self.density.prediction().iter().product();
-        let rows = values[start..end].par_chunks_exact(size);
-        let (values, gradients): (Vec<f64>, Vec<Vec<f64>>) =
-            rows.map(|predicted| self.density.log_prob(predicted)).unzip();
+        let (values, gradient) = evaluate(&*self.density, &values[start..end]);
         let shape = Shape::from(values.len());
-        if self.gradient.set(gradients.concat()).is_err() {
+        if self.gradient.set(gradient).is_err() {
             bail!("{} was evaluated twice", D::NAME)
         }
         Ok((CpuStorage::F64(values), shape))

@@ -56,6 +56,14 @@ pub trait Likelihood: Send + Sync {
     /// A prediction of another shape.
     fn log_prob(&self, predicted: &Tensor) -> Result<Tensor>;
 
+    /// [`Likelihood::log_prob`] and its gradient by the prediction, both detached.
+    ///
+    /// # Errors
+    /// A prediction of another shape.
+    fn log_prob_and_gradient(&self, predicted: &Tensor) -> Result<(Tensor, Tensor)> {
+        value_and_gradient(predicted, |predicted| self.log_prob(predicted))
+    }
+
     /// Whitened residuals `[B, count]`: independent with unit variance if the model is right.
     ///
     /// # Errors
@@ -214,4 +222,17 @@ fn log_probability(likelihoods: &[Box<dyn Likelihood>], predicted: &Tensor) -> R
         total = (total + likelihood.log_prob(predicted)?)?;
     }
     Ok(total)
+}
+
+/// [`log_probability`] and its gradient by the prediction, both detached.
+fn log_probability_and_gradient(
+    likelihoods: &[Box<dyn Likelihood>],
+    predicted: &Tensor,
+) -> Result<(Tensor, Tensor)> {
+    let nothing =
+        (Tensor::zeros(predicted.dim(0)?, predicted.dtype(), predicted.device())?, predicted.zeros_like()?);
+    likelihoods.iter().try_fold(nothing, |(value, gradient), likelihood| {
+        let (more, slope) = likelihood.log_prob_and_gradient(predicted)?;
+        Ok(((value + more)?, (gradient + slope)?))
+    })
 }

@@ -2,12 +2,12 @@
 
 use candle_core::Tensor;
 
-use super::{Linearity, Problem, log_probability, subspace};
+use super::{Linearity, Problem, log_probability_and_gradient, subspace};
 use crate::{
     Result,
     compute::Compute,
     rng::Rng,
-    tensor::{by_parts, compute_of, value_and_gradient},
+    tensor::{by_parts, compute_of},
 };
 
 /// Coordinates of an image that its log likelihood depends on. Network unit.
@@ -89,9 +89,8 @@ impl Seen {
             Ok(coordinates.matmul(response)?.reshape(shape)?.broadcast_add(offset)?)
         };
         let [value, gradient] = by_parts(coordinates, PART, |coordinates| {
-            let (value, slope) = value_and_gradient(&predicted(coordinates)?, |predicted| {
-                log_probability(&problem.likelihoods, predicted)
-            })?;
+            let (value, slope) =
+                log_probability_and_gradient(&problem.likelihoods, &predicted(coordinates)?)?;
             Ok([value, slope.flatten_from(1)?.matmul(&response.t()?)?])
         })?;
         Ok((value, gradient))

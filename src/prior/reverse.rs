@@ -3,16 +3,26 @@
 use candle_core::Tensor;
 
 use super::Denoiser;
-use crate::{Error, Result, compute::Compute, rng::Rng, tensor::by_parts};
+use crate::{
+    Error, Result,
+    rng::Rng,
+    tensor::{by_parts, compute_of},
+};
+
+/// Lowest level of a draw as a fraction of the first.
+const LAST: f64 = 0.15;
+/// Power of a step's ratio of levels by which its noise is larger than that of a known clean image.
+const UNKNOWN: f64 = 0.25;
 
 /// Draws x ~ p(x) N(noisy; x, level^2 I) with `forwards` denoiser evaluations, one draw per batch element.
 ///
-/// The reverse diffusion (Anderson 1982) runs by Euler-Maruyama steps in the variance,
-/// x' = x + (s^2 - s'^2) (D(x, s) - x) / s^2 + sqrt(s^2 - s'^2) n,
-/// over geometric levels from `level` to a fraction c = 0.6 / sqrt(forwards) of it, and ends with the denoised value.
-/// Each step overestimates the variance and the last one leaves out that below c; the fraction balances the two. For a
-/// Gaussian prior of variance P the mean is exact, and with 5 evaluations the standard deviation is within 4 % for
-/// all P above 0.3 level^2.
+/// The reverse diffusion runs by SDE-DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095) over geometric levels: a step
+/// from s to s' with k = 1 - s'^2/s^2 is x' = (1 - k) x + k E + s' sqrt(k) (s/s')^(1/4) n, where E is the denoised value
+/// extrapolated to the middle of the step in ln s from this and the last evaluation; the draw is the denoised value of
+/// the last level. The solver itself has the power 0, which leaves out part of the spread of what is not known;
+/// Euler-Maruyama steps have 1, more noise than the denoiser is told, which it takes for faint structure where the clean
+/// image is known. For a Gaussian prior of variance P the mean is exact, and with 5 evaluations the standard
+/// deviation is within 5 % for all P above 0.1 level^2. With 4 it is 11 % too small for large P; fewer are too few.
 ///
 /// # Errors
 /// No evaluations, or those of the prior.
@@ -26,17 +36,27 @@ pub fn draw_given_noisy(
     if forwards == 0 {
         return Err(Error::config("denoise", "0 evaluations; use 5"));
     }
-    let compute = Compute { device: noisy.device().clone(), dtype: noisy.dtype() };
-    let last = (0.6 / (forwards as f64).sqrt()).min(1.0);
     let floor = prior.noise_range().0.min(level);
-    let at = |i: usize| (level * last.powf(i as f64 / (forwards - 1).max(1) as f64)).max(floor);
+    let intervals = (forwards - 1).max(1) as f64;
+    let at = |i: usize| (level * LAST.powf(i as f64 / intervals)).max(floor);
     let mut x = noisy.clone();
+    let mut last: Option<(Tensor, f64)> = None;
     for i in 1..forwards {
         let (from, to) = (at(i - 1), at(i));
-        let variance = from * from - to * to;
-        let pull = ((denoised(prior, &x, from)? - &x)? * (variance / (from * from)))?;
-        let noise = (rng.normals(x.dims(), &compute)? * variance.sqrt())?;
-        x = ((x + pull)? + noise)?;
+        if to >= from {
+            break;
+        }
+        let clean = denoised(prior, &x, from)?;
+        let length = (from / to).ln();
+        let middle = match &last {
+            Some((before, step)) => (&clean + ((&clean - before)? * (0.5 * length / step))?)?,
+            None => clean.clone(),
+        };
+        let share = 1.0 - (to / from).powi(2);
+        let spread = to * share.sqrt() * (from / to).powf(UNKNOWN);
+        let noise = (rng.normals(x.dims(), &compute_of(&x))? * spread)?;
+        x = (((x * (1.0 - share))? + (middle * share)?)? + noise)?;
+        last = Some((clean, length));
     }
     denoised(prior, &x, at(forwards - 1))
 }
@@ -85,9 +105,14 @@ mod tests {
     fn draws_follow_the_conditional_of_a_gaussian() {
         let compute = Compute::cpu();
         let level = 0.7;
-        for (ratio, forwards, tolerance) in
-            [(100.0, 5, 0.04), (1.0, 5, 0.04), (0.3, 5, 0.04), (1.0, 20, 0.015)]
-        {
+        for (ratio, forwards, tolerance) in [
+            (100.0, 5, 0.04),
+            (1.0, 5, 0.05),
+            (0.1, 5, 0.04),
+            (100.0, 4, 0.12),
+            (1.0, 4, 0.02),
+            (1.0, 20, 0.015),
+        ] {
             let variance: f64 = ratio * level * level;
             let prior = White(variance);
             let mut rng = Rng::new(5);

@@ -7,6 +7,7 @@ mod images;
 mod imports;
 mod microscope;
 mod resumption;
+mod reverse_diffusion;
 mod run_loop;
 mod stack_problem;
 mod structured_illumination;

@@ -12,6 +12,7 @@ use antumbra::instrument::vlbi::{
 };
 use antumbra::prior::Scaling;
 use antumbra::rng::Rng;
+use antumbra::tensor::value_and_gradient;
 use candle_core::Tensor;
 
 const SIDE: usize = 12;
@@ -73,6 +74,24 @@ fn gradient_of_the_log_likelihood_agrees_with_finite_differences() {
             let exact = (&gradient * &direction).unwrap().flatten_from(1).unwrap().sum(1).unwrap();
             for (slope, exact) in slope.iter().zip(exact.to_vec1::<f64>().unwrap()) {
                 assert!((slope - exact).abs() < 1e-5 * exact.abs().max(1.0), "{slope} {exact}");
+            }
+        }
+    }
+}
+
+/// What a sampler asks for on the host is what differentiation finds.
+#[test]
+fn the_detached_gradient_of_a_product_is_that_of_its_tensors() {
+    for compute in devices::double() {
+        let problem = all_products(&observation(1), &compute);
+        let predicted = problem.predict(&images(3, &compute)).unwrap();
+        for likelihood in &problem.likelihoods {
+            let (value, gradient) = likelihood.log_prob_and_gradient(&predicted).unwrap();
+            let exact = value_and_gradient(&predicted, |predicted| likelihood.log_prob(predicted)).unwrap();
+            let size = |x: &Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+            for (found, exact) in [(value, exact.0), (gradient, exact.1)] {
+                let difference = size(&(&found - &exact).unwrap());
+                assert!(difference <= 1e-12 * size(&exact), "{}: {difference}", likelihood.name());
             }
         }
     }

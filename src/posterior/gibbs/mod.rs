@@ -145,7 +145,7 @@ impl Solver for Gibbs {
         }
         let z = seen.completed(&point.position, &cycle.x, level, rng)?;
         self.seen = Some(seen);
-        cycle.x = draw_given_noisy(prior, &z, level, self.settings.denoise_in(round), rng)?;
+        cycle.x = draw_given_noisy(prior, &z, level, self.settings.denoise, rng)?;
         let log_likelihood = cycle.fits.observe(&point.log_density)?;
         cycle.point = Some(point);
         let [restarted, dropped] =

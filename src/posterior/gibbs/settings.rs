@@ -27,8 +27,6 @@ pub struct GibbsSettings {
     pub final_level: f64,
     /// Denoiser evaluations of one draw of x given z.
     pub denoise: usize,
-    /// The same while r is above one standard deviation: what such rounds leave out the later ones bring back.
-    pub denoise_early: usize,
     /// Largest number of leapfrog steps of one trajectory.
     pub leaps: usize,
     /// Trajectories of the first round of a cycle; their number falls linearly to 1. Only a large r lets them pass from
@@ -48,11 +46,10 @@ impl Default for GibbsSettings {
             rounds: 4,
             draws: 1,
             start_level: 24.0,
-            final_level: 0.012,
+            final_level: 0.024,
             denoise: 5,
-            denoise_early: 3,
             leaps: 128,
-            trajectories: 5,
+            trajectories: 4,
             acceptance: 0.8,
             restart: Restart { level: 0.15, ..Restart::default() },
         }
@@ -68,11 +65,6 @@ impl GibbsSettings {
     /// Fraction of a cycle's fall that the given round has reached.
     fn time(&self, round: usize) -> f64 {
         if self.anneal == 0 { 1.0 } else { (round as f64 / self.anneal as f64).min(1.0) }
-    }
-
-    /// Denoiser evaluations of the given round.
-    pub(super) fn denoise_in(&self, round: usize) -> usize {
-        if self.level(round) > 1.0 { self.denoise_early } else { self.denoise }
     }
 
     pub(super) fn trajectories_in(&self, round: usize) -> usize {

@@ -92,7 +92,7 @@ impl Default for PpmSettings {
     fn default() -> Self {
         Self {
             family: FamilySettings::Particles,
-            particles: 16,
+            particles: 12,
             steps: 30,
             draw_steps: 18,
             candidates: 1,
