@@ -3,7 +3,14 @@
 use candle_core::{D, DType, Tensor};
 
 use super::{Forward, Likelihood, Linearity, Measured, Problem};
-use crate::{Result, compute::Compute, grid::Grid, prior::Scaling, rng::Rng, tensor::fft::circular_convolve};
+use crate::{
+    Result,
+    compute::Compute,
+    grid::Grid,
+    prior::Scaling,
+    rng::Rng,
+    tensor::{compute_of, fft::circular_convolve},
+};
 
 /// Predicted data F x for a matrix F.
 #[derive(Debug, Clone)]
@@ -79,7 +86,7 @@ impl Likelihood for Normal {
     }
 
     fn draw(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Tensor> {
-        let compute = Compute { device: predicted.device().clone(), dtype: predicted.dtype() };
+        let compute = compute_of(predicted);
         Ok((predicted + (rng.normals(predicted.dims(), &compute)? * self.sigma)?)?)
     }
 

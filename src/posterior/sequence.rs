@@ -12,6 +12,7 @@ use crate::{
     },
     prior::{Denoiser, draw::draws},
     rng::Rng,
+    tensor::compute_of,
 };
 
 /// Name under which the state keeps the number of finished steps.
@@ -105,7 +106,7 @@ impl Solver for PriorDraws {
     }
 
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step> {
-        let compute = Compute { device: self.images.device().clone(), dtype: self.images.dtype() };
+        let compute = compute_of(&self.images);
         self.images = draws(prior, self.images.dim(0)?, self.steps, rng, &compute)?;
         let values = problem.log_likelihood(&self.images)?.to_dtype(candle_core::DType::F64)?;
         let mean = values.mean_all()?.to_scalar::<f64>()?;

@@ -9,7 +9,10 @@ use crate::{
     compute::Compute,
     prior::{Adaptation, Denoiser, Trainable, residual::Residual},
     rng::Rng,
-    tensor::fft::{circular_convolve, fourier_modes},
+    tensor::{
+        compute_of,
+        fft::{circular_convolve, fourier_modes},
+    },
 };
 
 /// In which orthonormal basis a covariance is diagonal.
@@ -84,7 +87,7 @@ impl Gaussian {
     }
 
     fn compute(&self) -> Compute {
-        Compute { device: self.mean.device().clone(), dtype: self.mean.dtype() }
+        compute_of(&self.mean)
     }
 
     /// The gains C / (C + s^2) of the Wiener filter for each of the noise levels.
@@ -94,7 +97,7 @@ impl Gaussian {
 
     /// Host values, batch-major, as a tensor like `x`.
     fn like(&self, values: Vec<f64>, x: &Tensor) -> Result<Tensor> {
-        let compute = Compute { device: x.device().clone(), dtype: x.dtype() };
+        let compute = compute_of(x);
         compute.tensor(values, x.dims())
     }
 }

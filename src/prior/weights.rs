@@ -10,6 +10,7 @@ use crate::{
     compute::Compute,
     rng::Rng,
     tensor::{
+        compute_of,
         conv::conv2d,
         layer::{Kept, Layer},
     },
@@ -208,7 +209,7 @@ impl Weights {
 
 /// Adapters whose product starts at zero: left zero, right random.
 fn low_rank(base: Tensor, rank: usize, rng: &mut Rng) -> Result<Weight> {
-    let compute = Compute { device: base.device().clone(), dtype: base.dtype() };
+    let compute = compute_of(&base);
     let (outputs, inputs) = (base.dim(0)?, base.elem_count() / base.dim(0)?);
     let left = Var::zeros((outputs, rank), base.dtype(), base.device())?;
     let right = Var::from_tensor(&scaled(&[rank, inputs], rng, &compute)?)?;

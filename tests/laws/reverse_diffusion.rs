@@ -22,7 +22,7 @@ fn light(images: &[Vec<f64>]) -> [f64; 2] {
 }
 
 /// A fall of the noise level as in split Gibbs sampling, but without data. Steps that leave more noise than the denoiser
-/// is told (Euler-Maruyama) end with several times the light at the edges and a tenth more flux.
+/// is told (Euler-Maruyama) end with three times the light at the edges and 40 % more flux.
 #[test]
 fn a_fall_without_data_leaves_the_prior() {
     let (images, rounds, levels) = (48, 36, [12.0, 0.02f64]);

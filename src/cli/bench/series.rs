@@ -28,7 +28,7 @@ use crate::{
         unet::{Architecture, UNet},
     },
     rng::Rng,
-    tensor::value_and_gradient,
+    tensor::{compute_of, value_and_gradient},
 };
 
 /// One step, ready to be repeated.
@@ -182,7 +182,7 @@ impl Likelihood for UnitNoise {
     }
 
     fn draw(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Tensor> {
-        let compute = Compute { device: predicted.device().clone(), dtype: predicted.dtype() };
+        let compute = compute_of(predicted);
         let mean = predicted.flatten_from(1)?;
         Ok((&mean + rng.normals(mean.dims(), &compute)?)?)
     }

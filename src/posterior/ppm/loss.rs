@@ -7,12 +7,11 @@
 use candle_core::{DType, Tensor, Var, backprop::GradStore};
 
 use crate::{
-    Error, Result,
-    compute::Compute,
-    ensemble,
+    Error, Result, ensemble,
     posterior::ppm::settings::Distance,
     prior::{Denoiser, Trainable, draw::batch_size},
     rng::Rng,
+    tensor::compute_of,
 };
 
 /// Share of the noise levels that are drawn log-uniformly; the others follow a logistic density of ln s.
@@ -97,7 +96,7 @@ impl Diffused {
     /// Each of `images` `[K, Z, Y, X]` twice, with noise +n and -n (antithetic) at one level: `[2 K, Z, Y, X]`.
     /// `levels` are K pairs of a level and its weight.
     fn pairs(images: &Tensor, levels: &[(f64, f64)], rng: &mut Rng) -> Result<Self> {
-        let compute = Compute { device: images.device().clone(), dtype: images.dtype() };
+        let compute = compute_of(images);
         let column =
             |of: fn(&(f64, f64)) -> f64| compute.tensor(levels.iter().map(of).collect(), &[levels.len()]);
         let (level, importance) = (column(|pair| pair.0)?, column(|pair| pair.1)?);

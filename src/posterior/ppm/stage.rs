@@ -21,7 +21,10 @@ use crate::{
     },
     prior::{Denoiser, draw::draws},
     rng::Rng,
-    tensor::adam::{Adam, AdamSettings},
+    tensor::{
+        adam::{Adam, AdamSettings},
+        compute_of,
+    },
 };
 
 /// Moments of the family's Adam: short memories, for the gradient grows with the likelihood's weight.
@@ -239,7 +242,7 @@ pub(super) fn noise_levels(
 /// Standard deviation with which the data alone fix a pixel: the root of the inverse mean diagonal of minus the
 /// log likelihood's Hessian, by a random probe (Hutchinson 1990) and central differences.
 fn pixel_precision(problem: &Problem, images: &Tensor, data_std: f64, rng: &mut Rng) -> Result<f64> {
-    let compute = Compute { device: images.device().clone(), dtype: images.dtype() };
+    let compute = compute_of(images);
     let step = 1e-2 * data_std;
     let probe = rng.normals(images.dims(), &compute)?;
     let gradient = |offset: f64| -> Result<Tensor> {
