@@ -16,7 +16,7 @@ build: .tools/bin/cmake
 
 # Exit status 1 means: done, but a check failed. The summary and the report say which.
 demo: build
-	$(ANTUMBRA) reconstruct data/SR1_M87_2017_095_lo_hops_netcal_StokesI.uvfits -o runs/m87 --samples 160 --force || test $$? -eq 1
+	$(ANTUMBRA) reconstruct data/SR1_M87_2017_095_lo_hops_netcal_StokesI.uvfits -o runs/m87 --samples 168 --force || test $$? -eq 1
 
 demo-microscope: build
 	$(ANTUMBRA) reconstruct data/microtubules/mt_widefield.ome.tif --instrument data/microtubules/microscope.yaml -o runs/microtubules --force || test $$? -eq 1

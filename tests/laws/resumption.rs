@@ -138,7 +138,7 @@ fn a_run_ends_with_the_cycle_that_brings_enough_draws() {
     let folder = tempfile::tempdir().unwrap();
     let metrics = || fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
     let (_, draws) = go(&settings, [1, 5], folder.path(), false, 0);
-    assert_eq!((draws.unwrap().len(), metrics().lines().count()), (6, 1 + 2 * 5));
+    assert_eq!((draws.unwrap().len(), metrics().lines().count()), (6, 1 + 5 + 4));
     let before = metrics();
     let (_, draws) = go(&settings, [1, 5], folder.path(), true, 0);
     assert_eq!((draws.unwrap().len(), metrics()), (6, before), "a finished run has nothing to resume");

@@ -21,6 +21,8 @@ pub(super) struct Cycle {
     pub(super) point: Option<Point>,
     pub(super) steps: StepSizes,
     pub(super) fits: Fits,
+    /// Images `[K, Z, Y, X]` of all chains: where those that are given up were then.
+    ends: Tensor,
 }
 
 impl Cycle {
@@ -33,11 +35,28 @@ impl Cycle {
             point: None,
             steps: StepSizes::new(chains, 0.1, QUARTER_TURN / 2.0, settings.acceptance),
             fits: Fits::new(chains),
+            ends: start.clone(),
         })
+    }
+
+    /// Where all chains are, `[K, Z, Y, X]`; those that were given up, where they were then.
+    pub(super) fn ends(&self) -> Result<Tensor> {
+        let image = |chain: usize| match self.chains.iter().position(|left| *left == chain) {
+            Some(place) => self.x.narrow(0, place, 1),
+            None => self.ends.narrow(0, chain, 1),
+        };
+        let images = (0..self.ends.dim(0)?).map(image).collect::<candle_core::Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&images, 0)?)
+    }
+
+    /// Continues from [`Cycle::ends`].
+    pub(super) fn restore_ends(&mut self, ends: Tensor) {
+        self.ends = ends;
     }
 
     /// Gives up all chains but these.
     pub(super) fn narrow(&mut self, left: &[usize]) -> Result<()> {
+        self.ends = self.ends()?;
         self.chains = left.iter().map(|&i| self.chains[i]).collect();
         self.take(left)
     }

@@ -8,6 +8,7 @@
 //!
 //! Chains that end in a wrong mode (a wrong turn of a phase) are recognised by their fit: see [`restart::Restart`]. While r is
 //! large they go on from copies of others, which part again; later they are given up for this cycle and leave no draw.
+//! The next cycle begins with all chains.
 
 mod cycle;
 mod pool;
@@ -32,6 +33,7 @@ use crate::{
 
 use cycle::Cycle;
 use pool::Pool;
+use settings::Begin;
 pub use settings::GibbsSettings;
 
 /// Further trajectories of a cycle's first round that may go into finding step sizes.
@@ -61,11 +63,6 @@ impl Gibbs {
         let end = settings.anneal + settings.rounds;
         let kept = Thinning::new(settings.anneal + settings.rounds / 4, end, settings.draws);
         Ok(Self { settings, round: 0, start, seen: None, cycle, pool: Pool::default(), kept })
-    }
-
-    /// Rounds of a cycle.
-    fn period(&self) -> usize {
-        self.settings.anneal + self.settings.rounds
     }
 
     /// Looks for lost chains where it is due: replaces them while copies still part, gives them up later, and keeps
@@ -105,17 +102,21 @@ impl Gibbs {
 
 impl Solver for Gibbs {
     fn steps(&self) -> usize {
-        self.settings.cycles * self.period()
+        self.settings.steps()
     }
 
     fn finished_draws(&self) -> usize {
-        if self.round.is_multiple_of(self.period()) { self.pool.good_draws() } else { 0 }
+        if self.settings.place(self.round).1.is_some() { self.pool.good_draws() } else { 0 }
     }
 
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step> {
-        let round = self.round % self.period();
-        if round == 0 {
-            self.cycle = Cycle::new(&problem.placed(&self.start, rng)?, &self.settings)?;
+        let (round, begin) = self.settings.place(self.round);
+        if let Some(begin) = begin {
+            let start = match begin {
+                Begin::Start => self.start.clone(),
+                Begin::Reheat => self.cycle.ends()?,
+            };
+            self.cycle = Cycle::new(&problem.placed(&start, rng)?, &self.settings)?;
         }
         let level = self.level(round, prior);
         let trajectories = self.settings.trajectories_in(round);
@@ -141,7 +142,7 @@ impl Solver for Gibbs {
             point = outcome.point;
             tried += 1;
             // A cycle's first step sizes are a guess: chains that do not move with them would remember their start.
-            done += usize::from(round > 0 || acceptance > 0.5 * self.settings.acceptance);
+            done += usize::from(begin.is_none() || acceptance > 0.5 * self.settings.acceptance);
         }
         let z = seen.completed(&point.position, &cycle.x, level, rng)?;
         self.seen = Some(seen);
@@ -174,6 +175,7 @@ impl Solver for Gibbs {
         let chains: Vec<i64> = self.cycle.chains.iter().map(|&chain| chain as i64).collect();
         put("chains", Tensor::new(chains, &Device::Cpu)?);
         put("x", self.cycle.x.clone());
+        put("ends", self.cycle.ends()?);
         put("steps", self.cycle.steps.state()?);
         if let Some(point) = &self.cycle.point {
             put("z", point.position.clone());
@@ -201,6 +203,7 @@ impl Solver for Gibbs {
         let chains = take("chains", &[left])?.to_vec1::<i64>()?;
         self.cycle.chains = chains.iter().map(|&chain| chain.unsigned_abs() as usize).collect();
         self.cycle.x = take("x", &images)?;
+        self.cycle.restore_ends(take("ends", &all)?);
         self.cycle.steps =
             StepSizes::from_state(&take("steps", &[left + 1])?, left, self.settings.acceptance)?;
         self.cycle.point = None;

@@ -10,10 +10,13 @@ use crate::{Error, Result, posterior::restart::Restart};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GibbsSettings {
-    /// Largest number of times that r falls, each from the start images with new noise: draws of different cycles are
-    /// nearly independent, which they are not within a cycle. The run ends earlier, after a whole cycle, once it has
-    /// enough draws.
+    /// Largest number of times that r falls. The run ends earlier, after a whole cycle, once it has enough draws.
     pub cycles: usize,
+    /// Cycles after each that begins at the start images which only go back to `reheat_level`, from where the chains are.
+    /// Draws of cycles that begin anew are nearly independent, which those within a cycle are not.
+    pub reheats: usize,
+    /// First r of a reheated cycle.
+    pub reheat_level: f64,
     /// Rounds of a cycle in which the coupling r falls; see [`GibbsSettings::level`].
     pub anneal: usize,
     /// Rounds of a cycle at the final r; the first quarter is burn-in.
@@ -41,7 +44,9 @@ pub struct GibbsSettings {
 impl Default for GibbsSettings {
     fn default() -> Self {
         Self {
-            cycles: 64,
+            cycles: 96,
+            reheats: 2,
+            reheat_level: 1.0,
             anneal: 72,
             rounds: 4,
             draws: 1,
@@ -51,9 +56,18 @@ impl Default for GibbsSettings {
             leaps: 128,
             trajectories: 4,
             acceptance: 0.8,
-            restart: Restart { level: 0.15, ..Restart::default() },
+            restart: Restart { level: 2.0, ..Restart::default() },
         }
     }
+}
+
+/// How a cycle begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// From the start images at the first level.
+    Start,
+    /// From where the last cycle's chains ended at a lower one.
+    Reheat,
 }
 
 /// How much slower than on average ln r falls where it lingers, and faster half a fall away from there.
@@ -79,6 +93,33 @@ impl GibbsSettings {
         self.start_level * (self.final_level / self.start_level).powf(fallen)
     }
 
+    /// Rounds of a whole fall.
+    fn whole(&self) -> usize {
+        self.anneal + self.rounds
+    }
+
+    /// Round of a whole fall at which a reheated one begins.
+    fn reheated(&self) -> usize {
+        (0..self.anneal).find(|&round| self.level(round) <= self.reheat_level).unwrap_or(self.anneal)
+    }
+
+    /// Rounds of all cycles.
+    pub(super) fn steps(&self) -> usize {
+        let whole = self.cycles.div_ceil(1 + self.reheats);
+        whole * self.whole() + (self.cycles - whole) * (self.whole() - self.reheated())
+    }
+
+    /// Which round of a whole fall follows after `finished` rounds of all cycles, and whether it begins a cycle.
+    pub(super) fn place(&self, finished: usize) -> (usize, Option<Begin>) {
+        let (whole, reheated) = (self.whole(), self.reheated());
+        let short = whole - reheated;
+        let round = finished % (whole + self.reheats * short);
+        match round.checked_sub(whole) {
+            None => (round, (round == 0).then_some(Begin::Start)),
+            Some(later) => (reheated + later % short, (later % short == 0).then_some(Begin::Reheat)),
+        }
+    }
+
     /// Refuses settings that cannot work.
     ///
     /// # Errors
@@ -87,6 +128,9 @@ impl GibbsSettings {
         let wrong = |place: &str, problem: &str| Err(Error::config(place, problem));
         if self.cycles == 0 {
             return wrong("cycles", "must be at least 1");
+        }
+        if self.reheat_level.is_nan() || self.reheat_level <= 0.0 {
+            return wrong("reheat_level", "must be positive; use 1");
         }
         if self.rounds < self.draws || self.draws == 0 {
             return wrong("draws", "must be between 1 and rounds");
@@ -98,5 +142,39 @@ impl GibbsSettings {
             return wrong("acceptance", "must lie between 0 and 1; use 0.8");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reheated_cycles_begin_at_their_level() {
+        let settings = GibbsSettings { cycles: 4, reheats: 2, ..GibbsSettings::default() };
+        let mut begun = Vec::new();
+        let mut last = (0, f64::INFINITY);
+        for finished in 0..settings.steps() {
+            let (round, begin) = settings.place(finished);
+            let level = settings.level(round);
+            match begin {
+                Some(Begin::Start) => assert_eq!(round, 0),
+                Some(Begin::Reheat) => assert!((0.8..=1.0).contains(&level), "{level}"),
+                None => assert!(round == last.0 + 1 && level <= last.1, "{round} {level} after {last:?}"),
+            }
+            begun.extend(begin);
+            last = (round, level);
+        }
+        assert_eq!(begun, [Begin::Start, Begin::Reheat, Begin::Reheat, Begin::Start]);
+        assert_eq!(last.0, settings.anneal + settings.rounds - 1);
+        assert_eq!(settings.place(settings.steps()), (settings.reheated(), Some(Begin::Reheat)));
+    }
+
+    /// Without a fall there is nothing to leave out.
+    #[test]
+    fn cycles_without_a_fall_are_whole() {
+        let settings = GibbsSettings { cycles: 3, anneal: 0, rounds: 5, ..GibbsSettings::default() };
+        assert_eq!(settings.steps(), 15);
+        assert_eq!(settings.place(5), (0, Some(Begin::Reheat)));
     }
 }
