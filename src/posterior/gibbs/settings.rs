@@ -70,6 +70,9 @@ pub(super) enum Begin {
     Reheat,
 }
 
+/// Largest of the counts whose products are numbers of rounds.
+const MOST: usize = 1_000_000;
+
 /// How much slower than on average ln r falls where it lingers, and faster half a fall away from there.
 const LINGER: f64 = 0.6;
 /// Where ln r lingers: so many radians of a fall's full turn after half-way.
@@ -129,6 +132,15 @@ impl GibbsSettings {
         if self.cycles == 0 {
             return wrong("cycles", "must be at least 1");
         }
+        let counts = [
+            ("cycles", self.cycles),
+            ("reheats", self.reheats),
+            ("anneal", self.anneal),
+            ("rounds", self.rounds),
+        ];
+        if let Some((place, _)) = counts.iter().find(|(_, count)| *count > MOST) {
+            return wrong(place, "must be at most 1000000");
+        }
         if self.reheat_level.is_nan() || self.reheat_level <= 0.0 {
             return wrong("reheat_level", "must be positive; use 1");
         }
@@ -176,5 +188,13 @@ mod tests {
         let settings = GibbsSettings { cycles: 3, anneal: 0, rounds: 5, ..GibbsSettings::default() };
         assert_eq!(settings.steps(), 15);
         assert_eq!(settings.place(5), (0, Some(Begin::Reheat)));
+    }
+
+    #[test]
+    fn counts_that_would_overflow_are_refused() {
+        let settings = GibbsSettings { reheats: usize::MAX, ..GibbsSettings::default() };
+        assert!(settings.validate().unwrap_err().to_string().contains("reheats"));
+        let settings = GibbsSettings { anneal: usize::MAX, ..GibbsSettings::default() };
+        assert!(settings.validate().unwrap_err().to_string().contains("anneal"));
     }
 }
