@@ -6,12 +6,14 @@ pub mod file;
 mod linear;
 pub mod microscope;
 mod position;
+mod quadratic;
 pub mod vlbi;
 
 use candle_core::{D, Tensor};
 
 pub use linear::{Linear, Linearity, Measured, hartley};
 pub use position::Position;
+pub use quadratic::Quadratic;
 
 use crate::{
     Result,
@@ -97,6 +99,11 @@ pub trait Likelihood: Send + Sync {
     fn measured(&self) -> Option<Measured> {
         None
     }
+
+    /// The same where that is nearly so: the Gaussian that is close to this likelihood for predictions near the data.
+    fn nearly_measured(&self) -> Option<Measured> {
+        self.measured()
+    }
 }
 
 /// Everything the data say: one forward model and the likelihoods of its data products.
@@ -166,6 +173,14 @@ impl Problem {
     /// The name of what the problem lacks.
     pub fn linear(&self, compute: &Compute) -> Result<Linear> {
         Linear::of(self, compute)
+    }
+
+    /// The log likelihood as a parabola, if the instrument is linear and its noise has a curvature.
+    ///
+    /// # Errors
+    /// Those of the forward model.
+    pub fn quadratic(&self, compute: &Compute) -> Result<Option<Quadratic>> {
+        Quadratic::of(self, compute)
     }
 
     /// True if any data product is singular.

@@ -4,3 +4,4 @@ mod divergence;
 mod mixture_2d;
 mod random_field;
 mod rivals;
+mod tiles;

@@ -3,7 +3,9 @@
 //! An auxiliary image z splits the posterior (Vono et al. 2019; PnP-DM, Wu et al. 2024):
 //! p(x) N(z; x, r^2 I) p(y|z), whose marginal in x tends to the posterior as the coupling r falls. Each round draws
 //! z given x by Metropolis-adjusted Hamiltonian steps, which need no network and cannot leave their target even
-//! where the likelihood is singular, and x given z by a short reverse diffusion from noise level r.
+//! where the likelihood is singular, and x given z by a short reverse diffusion from noise level r. Where the data are a
+//! parabola in the image, or nearly so, the steps turn about its mode: draws of z are then exact for Gaussian noise, see
+//! [`Conditional`].
 //!
 //! Chains that end in a wrong mode (a wrong turn of a phase) are recognised by their fit: see [`restart::Restart`]. While r is
 //! large they go on from copies of others, which part again; later they are given up for this cycle and leave no draw.
@@ -19,8 +21,9 @@ use crate::{
     instrument::Problem,
     posterior::{
         Draws, Solver, Step,
+        conditional::Conditional,
         diagnostics::margin,
-        hmc::{self, Point, Reference, StepSizes},
+        hmc::{self, Point, Reference, StepSizes, compute_of},
         restart,
         solver::{TensorMap, take},
         thinning::Thinning,
@@ -54,7 +57,7 @@ impl Gibbs {
     /// Settings that cannot work.
     pub fn new(settings: GibbsSettings, start: Tensor) -> Result<Self> {
         settings.validate()?;
-        let cycle = Cycle::new(&start, &settings)?;
+        let cycle = Cycle::new(&start, false, &settings)?;
         let end = settings.anneal + settings.rounds;
         let kept = Thinning::new(settings.anneal + settings.rounds / 4, end, settings.draws);
         Ok(Self { settings, round: 0, start, cycle, pool: Pool::default(), kept })
@@ -111,18 +114,27 @@ impl Solver for Gibbs {
 
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step> {
         let round = self.round % self.period();
+        let parabola = problem.quadratic(&compute_of(&self.start))?;
         if round == 0 {
-            self.cycle = Cycle::new(&problem.placed(&self.start, rng)?, &self.settings)?;
+            self.cycle = Cycle::new(&problem.placed(&self.start, rng)?, parabola.is_some(), &self.settings)?;
         }
         let level = self.level(round, prior);
-        let trajectories = self.settings.trajectories_in(round);
+        let trajectories = if parabola.is_some() { 1 } else { self.settings.trajectories_in(round) };
         let cycle = &mut self.cycle;
         let mut target = |z: &Tensor| problem.log_likelihood_and_gradient(z);
+        let centre = cycle.x.clone();
+        let (reference, first) = match &parabola {
+            Some(parabola) => {
+                let conditional = Conditional::new(problem, parabola, centre, level)?;
+                let mode = conditional.mode().clone();
+                (Reference::Curved(conditional), mode)
+            }
+            None => (Reference::Gaussian { centre: centre.clone(), width: level }, centre),
+        };
         let mut point = match cycle.point.take() {
             Some(point) => point,
-            None => Point::new(cycle.x.clone(), &mut target)?,
+            None => Point::new(first, &mut target)?,
         };
-        let reference = Reference::Gaussian { centre: cycle.x.clone(), width: level };
         let (mut acceptance, mut done, mut tried) = (0.0, 0, 0);
         while done < trajectories && tried < trajectories + FINDING {
             let outcome = hmc::draw(&mut target, &reference, &point, &cycle.steps, self.settings.leaps, rng)?;
