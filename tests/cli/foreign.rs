@@ -21,6 +21,7 @@ use serde_json::Value;
 
 const INSTRUMENT: &str = "
 kind: widefield
+summary: test microscope
 emission: 520 nm
 objective: {numerical_aperture: 1.3, immersion_index: 1.515, magnification: 100}
 psf: {model: gaussian}
