@@ -50,6 +50,11 @@ pub trait Density: Send + Sync + 'static {
     fn measured(&self) -> Option<Measured> {
         None
     }
+
+    /// See [`Likelihood::nearly_measured`].
+    fn nearly_measured(&self) -> Option<Measured> {
+        self.measured()
+    }
 }
 
 /// Measured data: a [`Density`] as a differentiable [`Likelihood`].
@@ -139,6 +144,10 @@ impl<D: Density> Likelihood for Data<D> {
 
     fn measured(&self) -> Option<Measured> {
         self.density.measured()
+    }
+
+    fn nearly_measured(&self) -> Option<Measured> {
+        self.density.nearly_measured()
     }
 }
 
