@@ -10,12 +10,13 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet "nvidia-cuda-nvcc==13.0.*" "nvidia-cuda-crt==13.0.*" "nvidia-nvvm==13.0.*" \
-    "nvidia-cuda-runtime==13.0.*" "nvidia-cuda-cccl==13.0.*" "nvidia-curand==10.4.0.*" "nvidia-cublas==13.0.*" "nvidia-cuda-nvrtc==13.0.*"
+    "nvidia-cuda-runtime==13.0.*" "nvidia-cuda-cccl==13.0.*" "nvidia-curand==10.4.0.*" "nvidia-cublas==13.0.*" "nvidia-cuda-nvrtc==13.0.*" \
+    "nvidia-cudnn-cu13==9.*"
 wheels=$(echo "$folder"/venv/lib/python3.*/site-packages/nvidia/cu13)
 
 # The wheels have the libraries under versioned names; the linker wants plain ones.
 mkdir -p "$folder/toolkit/lib64/stubs" "$folder/toolkit/bin"
-for library in "$wheels"/lib/*.so.*; do
+for library in "$wheels"/lib/*.so.* "$wheels"/../cudnn/lib/*.so.*; do
     name=$(basename "$library")
     ln -sf "$library" "$folder/toolkit/lib64/${name%%.so*}.so"
 done

@@ -45,6 +45,7 @@ def main():
     parser.add_argument("--pixels", nargs="+", type=int, default=[64, 256])
     parser.add_argument("--particles", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--modes", nargs="+", choices=["eager", "compile"], default=["eager", "compile"])
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     subprocess.run([options.worker, str(options.folder), "write-ppm"], check=True)
@@ -54,7 +55,7 @@ def main():
         sides = {
             f"antumbra {precision}": [options.worker, words[0], "ppm", *words[1:], precision]
             for precision in ("full", "tf32", "bf16")
-        } | {f"pytorch {mode}": [sys.executable, str(HERE / "ppm.py"), *words, mode] for mode in ("eager", "compile")}
+        } | {f"pytorch {mode}": [sys.executable, str(HERE / "ppm.py"), *words, mode] for mode in options.modes}
         for side, command in sides.items():
             worker = Worker(command)
             # Reduced precision shows in the output; how much is written down, and full precision must agree.

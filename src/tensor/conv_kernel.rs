@@ -7,7 +7,7 @@ use super::{
 };
 
 /// Sizes of a stack of images `[B, Y, X, C]` under a square kernel of odd width.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Geometry {
     pub(crate) batch: usize,
     pub(crate) height: usize,

@@ -207,3 +207,25 @@ fn lower_precision_is_close() {
         }
     }
 }
+
+/// GPUs take another way where images are large and 11 bits suffice.
+#[test]
+fn large_convolutions_in_lower_precision_are_close() {
+    let convolved = |compute: &Compute| {
+        let [x, w, bias] = variables([&[32, 128, 128, 16], &[8, 16, 3, 3], &[8]], compute);
+        let y = conv2d(x.as_tensor(), w.as_tensor(), Some(bias.as_tensor())).unwrap();
+        value_and_gradients(&y, &[&x, &w, &bias], compute)
+    };
+    let gpus = || devices::single().into_iter().filter(|compute| !compute.device.is_cpu());
+    let _alone = PRECISION.write().unwrap();
+    Precision::Tf32.apply();
+    let found: Vec<Results> = gpus().map(|gpu| convolved(&gpu)).collect();
+    Precision::Full.apply();
+    for found in found {
+        for ((name, exact), (_, found)) in convolved(&Compute::cpu_f64()).iter().zip(found) {
+            let found = found.to_device(&Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
+            let worst = largest(&(found - exact).unwrap()) / largest(exact);
+            assert!(worst < 3e-3, "{name}: {worst}");
+        }
+    }
+}

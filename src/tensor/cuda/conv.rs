@@ -1,4 +1,4 @@
-//! Convolutions as matrix products: every pixel's neighbourhood times the weights.
+//! Convolutions: by cuDNN where it serves them, elsewhere as matrix products of every pixel's neighbourhood and the weights.
 
 use candle_core::{
     CudaStorage, DType, Layout, Result,
@@ -15,11 +15,18 @@ use candle_core::{
     },
 };
 
-use super::{Gpu, Real, blocks, launch, over, parts, size, values, with_real};
+use super::{
+    Gpu, Real, blocks,
+    cudnn::{self, Job},
+    launch, over, parts, size, values, with_real,
+};
 use crate::tensor::{conv_kernel::Geometry, layer::Direction, precision::Precision};
 
 /// Numbers of the neighbourhoods that are in memory at a time.
 const MOST_NEIGHBOURS: usize = 1 << 26;
+
+/// Numbers of images from which cuDNN is faster.
+const LEAST_FOR_CUDNN: usize = 1 << 23;
 
 /// A tensor's memory and how it is laid out.
 pub(in crate::tensor) type Place<'a> = (&'a CudaStorage, &'a Layout);
@@ -58,6 +65,16 @@ macro_rules! with_factors {
     };
 }
 
+/// Whether cuDNN takes a convolution: in TF32, of images so large that its kernels make up for the time that it takes to
+/// start them, and four channels at a time.
+fn serves(images: &CudaStorage, job: &Job) -> bool {
+    images.dtype() == DType::F32
+        && Precision::current() == Precision::Tf32
+        && job.g.kernel > 1
+        && job.g.batch * job.g.pixels() * job.from >= LEAST_FOR_CUDNN
+        && [job.from, job.to].iter().all(|channels| channels.is_multiple_of(4))
+}
+
 /// Convolves images `[B, Y, X, C]` with weights `[O, C, k, k]` and adds `bias` `[O]`; the adjoint takes images
 /// `[B, Y, X, O]` and flipped weights. `g` is the images' geometry.
 pub(in crate::tensor) fn convolve(
@@ -67,14 +84,25 @@ pub(in crate::tensor) fn convolve(
     bias: Option<Place>,
     direction: Direction,
 ) -> Result<CudaStorage> {
+    let device = images.0.device().clone();
+    let (outputs, inputs, _, _) = weights.1.shape().dims4()?;
+    let (from, to) = match direction {
+        Direction::Forward => (inputs, outputs),
+        Direction::Adjoint => (outputs, inputs),
+    };
+    let job = Job { g: *g, from, to };
+    if serves(images.0, &job) {
+        let gpu = Gpu::new::<f32>(&device, Precision::current())?;
+        let matrix = arranged::<f32, f32>(&gpu, weights, direction)?;
+        let (mut y, start) = biased::<f32>(&gpu, &job, bias)?;
+        cudnn::convolve(&gpu, job, &values(images.0, images.1)?, &matrix, start, &mut y)?;
+        return Ok(f32::wrap_cuda_slice(y, device));
+    }
     with_factors!(images.0, T, F => {
-        let images = values::<T>(images.0, images.1)?;
-        let bias = bias.map(|(storage, layout)| values::<T>(storage, layout)).transpose()?;
-        let (outputs, inputs, _, _) = weights.1.shape().dims4()?;
-        let device = weights.0.device().clone();
         let gpu = Gpu::new::<T>(&device, Precision::current())?;
-        let weights = values::<T>(weights.0, weights.1)?;
-        let y = convolved::<T, F>(&gpu, g, &images, &weights, [outputs, inputs], bias.as_ref(), direction)?;
+        let matrix = arranged::<T, F>(&gpu, weights, direction)?;
+        let (mut y, start) = biased::<T>(&gpu, &job, bias)?;
+        add_products::<T, F>(&gpu, &job, &values(images.0, images.1)?, &matrix, start, &mut y)?;
         Ok(T::wrap_cuda_slice(y, device))
     })
 }
@@ -86,11 +114,18 @@ pub(in crate::tensor) fn correlate(
     gradient: Place,
     [outputs, inputs]: [usize; 2],
 ) -> Result<CudaStorage> {
+    let device = images.0.device().clone();
+    let job = Job { g: *g, from: inputs, to: outputs };
+    if serves(images.0, &job) {
+        let gpu = Gpu::new::<f32>(&device, Precision::current())?;
+        let (images, gradient) = (values(images.0, images.1)?, values(gradient.0, gradient.1)?);
+        let w = restored(&gpu, &job, &cudnn::correlated(&gpu, job, &images, &gradient)?)?;
+        return Ok(f32::wrap_cuda_slice(w, device));
+    }
     with_factors!(images.0, T, F => {
-        let device = images.0.device().clone();
         let gpu = Gpu::new::<T>(&device, Precision::current())?;
         let (images, gradient) = (values::<T>(images.0, images.1)?, values::<T>(gradient.0, gradient.1)?);
-        let w = correlated::<T, F>(&gpu, g, &images, &gradient, [outputs, inputs])?;
+        let w = restored(&gpu, &job, &correlated::<T, F>(&gpu, &job, &images, &gradient)?)?;
         Ok(T::wrap_cuda_slice(w, device))
     })
 }
@@ -113,63 +148,77 @@ pub(in crate::tensor) fn channel_sums(x: Place, channels: usize) -> Result<CudaS
     })
 }
 
-fn convolved<T: Real + Number, F: Number>(
-    gpu: &Gpu,
-    g: &Geometry,
-    images: &CudaView<T>,
-    weights: &CudaView<T>,
-    [outputs, inputs]: [usize; 2],
-    bias: Option<&CudaView<T>>,
-    direction: Direction,
-) -> Result<CudaSlice<T>> {
-    let taps = g.kernel * g.kernel;
-    let (kernel, from, to) = match direction {
-        Direction::Forward => ("arrange", inputs, outputs),
-        Direction::Adjoint => ("arrange_adjoint", outputs, inputs),
+/// Weights `[O, C, k, k]` as `[O, k, k, C]`, or flipped as `[C, k, k, O]`.
+fn arranged<T: Real, F: Number>(gpu: &Gpu, weights: Place, direction: Direction) -> Result<CudaSlice<F>> {
+    let (outputs, inputs, height, width) = weights.1.shape().dims4()?;
+    let kernel = match direction {
+        Direction::Forward => "arrange",
+        Direction::Adjoint => "arrange_adjoint",
     };
+    let weights = values::<T>(weights.0, weights.1)?;
     let mut matrix = gpu.empty::<F>(weights.len())?;
-    let sizes = [size(outputs)?, size(inputs)?, size(taps)?];
-    launch!(gpu, kernel, over(weights.len()), weights, &mut matrix, &sizes[0], &sizes[1], &sizes[2]);
-    let mut y = gpu.empty::<T>(g.batch * g.pixels() * to)?;
-    if let Some(bias) = bias {
-        let count = y.len();
-        launch!(gpu, "repeat_row", over(count), bias, &mut y, &size(to)?, &size(count)?);
-    }
-    for (first, part) in portions(g, from) {
-        let rows = part.batch * g.pixels();
-        let here = images.slice(first * g.pixels() * from..(first * g.pixels() + rows) * from);
-        let columns = neighbourhoods::<T, F>(gpu, &part, &here, from)?;
-        let start = if bias.is_some() { T::one() } else { T::zero() };
-        let mut target = y.slice_mut(first * g.pixels() * to..(first * g.pixels() + rows) * to);
-        product(gpu, (&columns, false), &matrix, [rows, taps * from, to], start, &mut target)?;
-    }
-    Ok(y)
+    let sizes = [size(outputs)?, size(inputs)?, size(height * width)?];
+    launch!(gpu, kernel, over(weights.len()), &weights, &mut matrix, &sizes[0], &sizes[1], &sizes[2]);
+    Ok(matrix)
 }
 
+/// A gradient `[O, k, k, C]` as `[O, C, k, k]`.
+fn restored<T: Real>(gpu: &Gpu, job: &Job, matrix: &CudaSlice<T>) -> Result<CudaSlice<T>> {
+    let mut w = gpu.empty::<T>(matrix.len())?;
+    let sizes = [size(job.to)?, size(job.from)?, size(job.g.kernel * job.g.kernel)?];
+    launch!(gpu, "restore", over(matrix.len()), matrix, &mut w, &sizes[0], &sizes[1], &sizes[2]);
+    Ok(w)
+}
+
+/// Where a convolution is added, and how much of what is there counts: the bias, or nothing.
+fn biased<T: Real>(gpu: &Gpu, job: &Job, bias: Option<Place>) -> Result<(CudaSlice<T>, T)> {
+    let mut y = gpu.empty::<T>(job.g.batch * job.g.pixels() * job.to)?;
+    let Some((storage, layout)) = bias else { return Ok((y, T::zero())) };
+    let (bias, count) = (values::<T>(storage, layout)?, y.len());
+    launch!(gpu, "repeat_row", over(count), &bias, &mut y, &size(job.to)?, &size(count)?);
+    Ok((y, T::one()))
+}
+
+/// Adds the products of neighbourhoods and weights to `start` times `y`.
+fn add_products<T: Real + Number, F: Number>(
+    gpu: &Gpu,
+    &Job { g, from, to }: &Job,
+    images: &CudaView<T>,
+    matrix: &CudaSlice<F>,
+    start: T,
+    y: &mut CudaSlice<T>,
+) -> Result<()> {
+    for (first, part) in portions(&g, from) {
+        let (before, rows) = (first * g.pixels(), part.batch * g.pixels());
+        let here = images.slice(before * from..(before + rows) * from);
+        let columns = neighbourhoods::<T, F>(gpu, &part, &here, from)?;
+        let mut target = y.slice_mut(before * to..(before + rows) * to);
+        let sizes = [rows, g.kernel * g.kernel * from, to];
+        product(gpu, (&columns, false), (matrix, true), sizes, start, &mut target)?;
+    }
+    Ok(())
+}
+
+/// Gradient `[to, k, k, from]` of the weights.
 fn correlated<T: Real + Number, F: Number>(
     gpu: &Gpu,
-    g: &Geometry,
+    &Job { g, from, to }: &Job,
     images: &CudaView<T>,
     gradient: &CudaView<T>,
-    [outputs, inputs]: [usize; 2],
 ) -> Result<CudaSlice<T>> {
     let taps = g.kernel * g.kernel;
-    let count = outputs * inputs * taps;
-    let mut matrix = gpu.empty::<T>(count)?;
-    for (first, part) in portions(g, inputs) {
-        let (start, rows) = (first * g.pixels(), part.batch * g.pixels());
-        let here = images.slice(start * inputs..(start + rows) * inputs);
-        let columns = neighbourhoods::<T, F>(gpu, &part, &here, inputs)?;
-        let here = gradient.slice(start * outputs..(start + rows) * outputs);
-        let gradient = neighbourhoods::<T, F>(gpu, &Geometry { kernel: 1, ..part }, &here, outputs)?;
-        let before = if first > 0 { T::one() } else { T::zero() };
-        let mut target = matrix.slice_mut(..);
-        product(gpu, (&columns, true), &gradient, [taps * inputs, rows, outputs], before, &mut target)?;
+    let mut matrix = gpu.empty::<T>(to * taps * from)?;
+    for (first, part) in portions(&g, from) {
+        let (before, rows) = (first * g.pixels(), part.batch * g.pixels());
+        let here = images.slice(before * from..(before + rows) * from);
+        let columns = neighbourhoods::<T, F>(gpu, &part, &here, from)?;
+        let here = gradient.slice(before * to..(before + rows) * to);
+        let gradient = neighbourhoods::<T, F>(gpu, &Geometry { kernel: 1, ..part }, &here, to)?;
+        let start = if first > 0 { T::one() } else { T::zero() };
+        let sizes = [to, rows, taps * from];
+        product(gpu, (&gradient, true), (&columns, false), sizes, start, &mut matrix.slice_mut(..))?;
     }
-    let mut w = gpu.empty::<T>(count)?;
-    let sizes = [size(outputs)?, size(inputs)?, size(taps)?];
-    launch!(gpu, "restore", over(count), &matrix, &mut w, &sizes[0], &sizes[1], &sizes[2]);
-    Ok(w)
+    Ok(matrix)
 }
 
 /// First image and geometry of the parts whose neighbourhoods fit into memory together.
@@ -210,11 +259,11 @@ fn neighbourhoods<T: Real, F: Number>(
     Ok(columns)
 }
 
-/// c = a b + start c for matrices a `[rows, inner]` (given as its transpose if so said), b `[inner, columns]`.
+/// c = a b + start c for matrices a `[rows, inner]` and b `[inner, columns]`, each given as its transpose if so said.
 fn product<T: Real + Number, F: Number>(
     gpu: &Gpu,
-    (a, transposed): (&CudaSlice<F>, bool),
-    b: &CudaSlice<F>,
+    (a, a_transposed): (&CudaSlice<F>, bool),
+    (b, b_transposed): (&CudaSlice<F>, bool),
     [rows, inner, columns]: [usize; 3],
     start: T,
     c: &mut CudaViewMut<T>,
@@ -225,12 +274,15 @@ fn product<T: Real + Number, F: Number>(
         (_, Precision::Tf32) => cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
         _ => cublasComputeType_t::CUBLAS_COMPUTE_32F,
     };
-    let (operation, stride) = match transposed {
-        true => (cublasOperation_t::CUBLAS_OP_T, rows),
-        false => (cublasOperation_t::CUBLAS_OP_N, inner),
+    let given = |transposed, [height, width]: [usize; 2]| match transposed {
+        true => (cublasOperation_t::CUBLAS_OP_T, size(height)),
+        false => (cublasOperation_t::CUBLAS_OP_N, size(width)),
     };
-    let [rows, inner, columns, stride] = [rows, inner, columns, stride].map(|n| size(n).map(|n| n as i32));
-    let (rows, inner, columns, stride) = (rows?, inner?, columns?, stride?);
+    let (a_operation, a_stride) = given(a_transposed, [rows, inner]);
+    let (b_operation, b_stride) = given(b_transposed, [inner, columns]);
+    let (a_stride, b_stride) = (a_stride? as i32, b_stride? as i32);
+    let [rows, inner, columns] = [rows, inner, columns].map(|n| size(n).map(|n| n as i32));
+    let (rows, inner, columns) = (rows?, inner?, columns?);
     let ((a, _a), (b, _b), (c, _c)) =
         (a.device_ptr(&stream), b.device_ptr(&stream), c.device_ptr_mut(&stream));
     // SAFETY: cuBLAS is told the sizes with which the callers allocated the matrices. It counts columns first, so
@@ -238,18 +290,18 @@ fn product<T: Real + Number, F: Number>(
     unsafe {
         gemm_ex(
             *gpu.device.cublas_handle().handle(),
-            cublasOperation_t::CUBLAS_OP_N,
-            operation,
+            b_operation,
+            a_operation,
             columns,
             rows,
             inner,
             (&raw const one).cast(),
             b as *const _,
             F::TYPE,
-            columns,
+            b_stride,
             a as *const _,
             F::TYPE,
-            stride,
+            a_stride,
             (&raw const start).cast(),
             c as *mut _,
             T::TYPE,

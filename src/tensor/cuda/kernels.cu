@@ -52,20 +52,20 @@ extern "C" __global__ void unfold_four(const REAL *images, FACTOR *columns, unsi
     unfolded<4>(images, columns, height, width, units, kernel, total);
 }
 
-// Weights [O, C, taps] as the matrix [taps C, O] of a convolution.
+// Weights [O, C, taps] as [O, taps, C].
 extern "C" __global__ void arrange(const REAL *weights, FACTOR *matrix, unsigned int outputs, unsigned int inputs,
                                    unsigned int taps) {
     EACH(i, outputs * inputs * taps) {
-        unsigned int o = i % outputs, c = i / outputs % inputs, tap = i / outputs / inputs;
+        unsigned int c = i % inputs, tap = i / inputs % taps, o = i / inputs / taps;
         matrix[i] = FACTOR(weights[(o * inputs + c) * taps + tap]);
     }
 }
 
-// Weights [O, C, taps] as the matrix [taps O, C] of its adjoint.
+// Weights [O, C, taps] as those of the adjoint, [C, taps, O].
 extern "C" __global__ void arrange_adjoint(const REAL *weights, FACTOR *matrix, unsigned int outputs, unsigned int inputs,
                                            unsigned int taps) {
     EACH(i, outputs * inputs * taps) {
-        unsigned int c = i % inputs, o = i / inputs % outputs, tap = i / inputs / outputs;
+        unsigned int o = i % outputs, tap = i / outputs % taps, c = i / outputs / taps;
         matrix[i] = FACTOR(weights[(o * inputs + c) * taps + taps - 1 - tap]);
     }
 }
@@ -74,7 +74,7 @@ extern "C" __global__ void arrange_adjoint(const REAL *weights, FACTOR *matrix, 
 extern "C" __global__ void restore(const REAL *matrix, REAL *weights, unsigned int outputs, unsigned int inputs,
                                    unsigned int taps) {
     EACH(i, outputs * inputs * taps) {
-        unsigned int o = i % outputs, c = i / outputs % inputs, tap = i / outputs / inputs;
+        unsigned int c = i % inputs, tap = i / inputs % taps, o = i / inputs / taps;
         weights[(o * inputs + c) * taps + tap] = matrix[i];
     }
 }

@@ -1,6 +1,7 @@
-//! The operations of this module's parent on NVIDIA GPUs: own kernels, compiled when first used, and cuBLAS.
+//! The operations of this module's parent on NVIDIA GPUs: own kernels, compiled when first used, cuBLAS and cuDNN.
 
 mod conv;
+mod cudnn;
 mod norm;
 mod resample;
 
