@@ -91,7 +91,7 @@ impl Quadratic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{instrument::exact::projection, posterior::hmc::to_host};
+    use crate::{instrument::exact::projection, tensor::to_host};
 
     /// F = [[1, 2], [0, 1]] with sigma 0.5: H = F' F / 0.25 = [[4, 8], [8, 20]].
     #[test]

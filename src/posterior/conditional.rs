@@ -8,11 +8,12 @@
 
 use candle_core::Tensor;
 
-use super::hmc::{Point, compute_of, per_chain, squared_norm, to_host};
+use super::hmc::{Point, per_chain, squared_norm};
 use crate::{
     Result,
     instrument::{Problem, Quadratic},
     rng::Rng,
+    tensor::{compute_of, to_host},
 };
 
 /// Residual over right-hand side at which a system counts as solved.

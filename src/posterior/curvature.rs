@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::hmc::{compute_of, per_chain, squared_norm};
-use crate::{Error, Result, instrument::Problem, rng::Rng};
+use super::hmc::{per_chain, squared_norm};
+use crate::{Error, Result, instrument::Problem, rng::Rng, tensor::compute_of};
 
 /// Power iterations of [`largest_curvature`].
 const POWER_ITERATIONS: usize = 12;

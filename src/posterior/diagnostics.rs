@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{chains, draws::Draws, hmc::to_host, modes::Modes, out_of_distribution::OutOfDistribution};
+use super::{chains, draws::Draws, modes::Modes, out_of_distribution::OutOfDistribution};
 use crate::{
     Result,
     features::Interval,
     instrument::{Problem, vlbi::held_out::Foretold},
     quantile::quantile,
+    tensor::to_host,
 };
 
 /// Samples that pass through the instrument together.

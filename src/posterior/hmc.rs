@@ -8,9 +8,11 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::conditional::Conditional;
-use crate::{Error, Result, rng::Rng};
-
-pub(crate) use crate::tensor::{compute_of, to_host};
+use crate::{
+    Error, Result,
+    rng::Rng,
+    tensor::{compute_of, to_host},
+};
 
 /// Log density f `[B]` and its gradient at positions `[B, ..]`, detached.
 pub type Target<'a> = dyn FnMut(&Tensor) -> Result<(Tensor, Tensor)> + 'a;

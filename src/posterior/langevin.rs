@@ -17,7 +17,7 @@ use crate::{
     posterior::{
         Draws, Solver, Step,
         curvature::largest_curvature,
-        hmc::{self, Point, Reference, StepSizes, compute_of, per_chain, squared_norm},
+        hmc::{self, Point, Reference, StepSizes, per_chain, squared_norm},
         restart::{self, Fits, Restart},
         solver::{TensorMap, take},
         thinning::Thinning,
@@ -27,6 +27,7 @@ use crate::{
         reverse::{denoised, draw_given_noisy},
     },
     rng::Rng,
+    tensor::{compute_of, to_host},
 };
 
 /// Settings of [`Langevin`]. Levels are in units of the prior's standard deviation per pixel.
@@ -392,7 +393,7 @@ impl Solver for Langevin {
                 },
                 velocity: take("velocity", &images)?,
                 force: take("force", &images)?,
-                curvature: hmc::to_host(&take("curvature", &[1])?)?.into_iter().sum(),
+                curvature: to_host(&take("curvature", &[1])?)?.into_iter().sum(),
                 leaps: StepSizes::from_state(
                     &take("leaps", &[chains + 1])?,
                     chains,

@@ -4,8 +4,10 @@ use candle_core::Tensor;
 use rustfft::num_complex::Complex64;
 use serde::{Deserialize, Serialize};
 
-use super::hmc::to_host;
-use crate::{Result, tensor::fft::Fft2};
+use crate::{
+    Result,
+    tensor::{fft::Fft2, to_host},
+};
 
 /// Correlation of block-averaged images from which on they are of one kind.
 const ALIKE: f64 = 0.6;

@@ -7,12 +7,12 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::hmc::to_host;
 use crate::{
     Result,
     compute::Compute,
     prior::{Denoiser, draw, reverse::denoised},
     rng::Rng,
+    tensor::to_host,
 };
 
 /// Noise levels in standard deviations of the prior's images.

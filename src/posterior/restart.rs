@@ -3,11 +3,8 @@
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    diagnostics::{below_better_half, margin},
-    hmc::to_host,
-};
-use crate::{Result, instrument::Problem, rng::Rng};
+use super::diagnostics::{below_better_half, margin};
+use crate::{Result, instrument::Problem, rng::Rng, tensor::to_host};
 
 /// The rule for chains in a wrong mode, for example a wrong turn of a closure phase.
 ///

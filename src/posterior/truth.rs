@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::{alignment::Reference, diagnostics::Truth, hmc::to_host};
-use crate::{Error, Result, quantile::quantile};
+use super::{alignment::Reference, diagnostics::Truth};
+use crate::{Error, Result, quantile::quantile, tensor::to_host};
 
 /// Pixels count as on source above this fraction of the truth's peak.
 pub const ON_SOURCE: f64 = 0.1;

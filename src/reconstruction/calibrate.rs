@@ -20,11 +20,11 @@ use crate::{
     plot::{self, Format},
     posterior::{
         Draws,
-        hmc::to_host,
         run::{self, RunSettings},
     },
     prior::draw,
     rng::Rng,
+    tensor::to_host,
 };
 
 /// Steps of Heun's method for a truth.

@@ -30,9 +30,10 @@ use crate::{
         cube_fits, image, uvfits,
     },
     plot::{Beam, Predicted, RunFigures},
-    posterior::{hmc::to_host, truth::Alignment},
+    posterior::truth::Alignment,
     prior::card::Prior,
     rng::Rng,
+    tensor::to_host,
     units::MICROARCSECOND,
 };
 

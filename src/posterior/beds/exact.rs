@@ -8,8 +8,8 @@ use crate::{
     Error, Result,
     compute::Compute,
     instrument::{Linear, Problem, hartley},
-    posterior::hmc::to_host,
     rng::Rng,
+    tensor::to_host,
 };
 
 /// The covariance C of one Gaussian of the prior, next to an instrument's coordinates with noise covariance S.

@@ -16,10 +16,9 @@ use crate::{
         Problem,
         exact::{Filter, Normal},
     },
-    posterior::hmc::compute_of,
     prior::{Scaling, gaussian::Gaussian},
     rng::Rng,
-    tensor::fft::circular_convolve,
+    tensor::{compute_of, fft::circular_convolve},
 };
 
 /// Draws of a bed: each is an image, and every mode tells.

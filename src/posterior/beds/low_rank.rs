@@ -14,10 +14,9 @@ use crate::{
     Error, Result,
     compute::Compute,
     instrument::Linear,
-    posterior::hmc::{compute_of, to_host},
     prior::low_rank::{LowRank, LowRankMixture},
     rng::Rng,
-    tensor::fft::circular_convolve,
+    tensor::{compute_of, fft::circular_convolve, to_host},
 };
 
 const SIDE: usize = 32;

@@ -149,7 +149,7 @@ fn parts(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::posterior::hmc::to_host;
+    use crate::tensor::to_host;
 
     /// Weights and moments of draws against Bayes' rule for each component, computed in the ordinary way.
     #[test]

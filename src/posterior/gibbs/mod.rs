@@ -23,13 +23,14 @@ use crate::{
     posterior::{
         Draws, Solver, Step,
         diagnostics::margin,
-        hmc::{self, Point, StepSizes, compute_of},
+        hmc::{self, Point, StepSizes},
         restart,
         solver::{TensorMap, take},
         thinning::Thinning,
     },
     prior::{Denoiser, reverse::draw_given_noisy},
     rng::Rng,
+    tensor::compute_of,
 };
 
 use cycle::Cycle;

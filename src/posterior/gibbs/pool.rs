@@ -6,7 +6,8 @@ use candle_core::{Device, Tensor};
 
 use crate::{
     Result,
-    posterior::{Draws, diagnostics::better_half, hmc::to_host, solver::TensorMap},
+    posterior::{Draws, diagnostics::better_half, solver::TensorMap},
+    tensor::to_host,
 };
 
 /// Names in a checkpoint.

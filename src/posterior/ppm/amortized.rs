@@ -15,7 +15,6 @@ use crate::{
     instrument::{Likelihood, Problem},
     posterior::{
         Draws, Solver, Step,
-        hmc::to_host,
         ppm::{
             annealing::Annealing,
             auxiliary::Auxiliary,
@@ -28,7 +27,7 @@ use crate::{
     },
     prior::{Denoiser, Trainable, draw::draws, reverse::denoised, told::Told},
     rng::Rng,
-    tensor::adam::Adam,
+    tensor::{adam::Adam, to_host},
 };
 
 /// Name of the numbers of a [`Setting`] in a checkpoint.

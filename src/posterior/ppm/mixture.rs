@@ -7,13 +7,13 @@ use super::family::{Drawn, Family};
 use crate::{
     Error, Result,
     compute::Compute,
-    posterior::hmc::{compute_of, to_host},
     prior::{
         Denoiser,
         factored::{Factored, FactoredMixture},
         mixture::{Component, Mixture as DiagonalMixture},
     },
     rng::Rng,
+    tensor::{compute_of, to_host},
 };
 
 /// Standard deviation of every pixel of a component at the start, standard deviations of the prior.

@@ -8,7 +8,6 @@ use crate::{
     instrument::Problem,
     posterior::{
         Draws, Solver, Step,
-        hmc::to_host,
         ppm::{
             annealing::Annealing,
             auxiliary::{Auxiliary, some},
@@ -23,7 +22,7 @@ use crate::{
     rng::Rng,
     tensor::{
         adam::{Adam, AdamSettings},
-        compute_of,
+        compute_of, to_host,
     },
 };
 

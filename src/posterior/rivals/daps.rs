@@ -17,11 +17,12 @@ use crate::{
     instrument::{Linear, Problem},
     posterior::{
         Entry, Solver,
-        hmc::{self, Point, QUARTER_TURN, Reference, StepSizes, compute_of},
+        hmc::{self, Point, QUARTER_TURN, Reference, StepSizes},
         solver::{TensorMap, take},
     },
     prior::{Denoiser, reverse::denoised},
     rng::Rng,
+    tensor::compute_of,
 };
 
 /// Acceptance that the steps are adapted to.

@@ -18,7 +18,6 @@ use crate::{
     Result,
     posterior::{
         Entry, Solver,
-        hmc::compute_of,
         ppm::{
             AuxiliarySettings,
             auxiliary::{Auxiliary, some},
@@ -28,6 +27,7 @@ use crate::{
     },
     prior::{Denoiser, draw::draws, reverse::denoised},
     rng::Rng,
+    tensor::compute_of,
 };
 
 /// Mean and standard deviation of ln(s / c) of the noise levels, c the prior's standard deviation (as in Diff-Instruct).

@@ -13,9 +13,10 @@ use super::{
 use crate::{
     Result,
     instrument::{Linear, Problem},
-    posterior::{Entry, Solver, hmc::compute_of},
+    posterior::{Entry, Solver},
     prior::{Denoiser, reverse::denoised},
     rng::Rng,
+    tensor::compute_of,
 };
 
 /// Settings of denoising diffusion null-space sampling.

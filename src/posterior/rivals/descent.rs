@@ -9,12 +9,14 @@ use crate::{
     instrument::Problem,
     posterior::{
         Draws, Solver, Step,
-        hmc::{compute_of, to_host},
         solver::{TensorMap, part, prefixed},
     },
     prior::{Denoiser, reverse::denoised},
     rng::Rng,
-    tensor::adam::{Adam, AdamSettings},
+    tensor::{
+        adam::{Adam, AdamSettings},
+        compute_of, to_host,
+    },
 };
 
 /// Moments of Adam as the authors of RED-diff set them.

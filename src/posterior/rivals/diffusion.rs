@@ -10,13 +10,13 @@ use crate::{
     instrument::Problem,
     posterior::{
         Draws, Solver, Step,
-        hmc::{compute_of, to_host},
         resampling::{effective_count, systematic},
         restart,
         solver::{TensorMap, take},
     },
     prior::Denoiser,
     rng::Rng,
+    tensor::{compute_of, to_host},
 };
 
 /// The noise levels of a reverse diffusion, units of the prior's standard deviation per pixel.

@@ -20,12 +20,14 @@ use crate::{
     instrument::{Linear, Problem},
     posterior::{
         Draws, Entry, Solver, Step,
-        hmc::{compute_of, to_host},
         solver::{TensorMap, part, prefixed},
     },
     prior::{Denoiser, Trainable, draw::draws},
     rng::Rng,
-    tensor::adam::{Adam, AdamSettings},
+    tensor::{
+        adam::{Adam, AdamSettings},
+        compute_of, to_host,
+    },
 };
 
 /// Largest norm of the gradient of all weights.

@@ -17,7 +17,6 @@ use crate::{
     instrument::Problem,
     posterior::{
         Draws, Entry, Solver, Step,
-        hmc::{compute_of, to_host},
         ppm::{
             Distance,
             loss::{Comparison, NoiseLevels},
@@ -26,7 +25,10 @@ use crate::{
     },
     prior::{Denoiser, gaussian::Gaussian, reverse::denoised},
     rng::Rng,
-    tensor::adam::{Adam, AdamSettings},
+    tensor::{
+        adam::{Adam, AdamSettings},
+        compute_of, to_host,
+    },
 };
 
 /// Largest |log scale| of a coupling.

@@ -5,9 +5,9 @@ use candle_core::{Tensor, Var};
 use crate::{
     Result,
     instrument::Problem,
-    posterior::hmc::{per_chain, squared_norm, to_host},
+    posterior::hmc::{per_chain, squared_norm},
     prior::Denoiser,
-    tensor::by_parts,
+    tensor::{by_parts, to_host},
 };
 
 /// Pixels that a thread of the CPU takes through the denoiser and back at a time.

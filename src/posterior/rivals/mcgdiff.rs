@@ -16,12 +16,10 @@ use super::{
 use crate::{
     Result,
     instrument::{Linear, Problem},
-    posterior::{
-        Entry, Solver,
-        hmc::{compute_of, to_host},
-    },
+    posterior::{Entry, Solver},
     prior::{Denoiser, reverse::denoised},
     rng::Rng,
+    tensor::{compute_of, to_host},
 };
 
 /// Settings of Monte Carlo guided diffusion.

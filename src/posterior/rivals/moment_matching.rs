@@ -19,13 +19,10 @@ use super::{
 use crate::{
     Error, Result,
     instrument::{Linear, Problem},
-    posterior::{
-        Entry, Solver,
-        hmc::{per_chain, to_host},
-    },
+    posterior::{Entry, Solver, hmc::per_chain},
     prior::Denoiser,
     rng::Rng,
-    tensor::by_parts,
+    tensor::{by_parts, to_host},
 };
 
 /// Settings of moment matching.

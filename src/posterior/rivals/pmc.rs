@@ -14,14 +14,10 @@ use super::{
 use crate::{
     Error, Result,
     instrument::Problem,
-    posterior::{
-        Entry, Solver,
-        curvature::largest_curvature,
-        hmc::{compute_of, to_host},
-        solver::TensorMap,
-    },
+    posterior::{Entry, Solver, curvature::largest_curvature, solver::TensorMap},
     prior::{Denoiser, reverse::denoised},
     rng::Rng,
+    tensor::{compute_of, to_host},
 };
 
 /// Settings of plug-and-play Monte Carlo.

@@ -16,12 +16,10 @@ use super::{
 use crate::{
     Result,
     instrument::Problem,
-    posterior::{
-        Entry, Solver,
-        hmc::{compute_of, squared_norm},
-    },
+    posterior::{Entry, Solver, hmc::squared_norm},
     prior::Denoiser,
     rng::Rng,
+    tensor::compute_of,
 };
 
 /// Settings of twisted diffusion sampling.

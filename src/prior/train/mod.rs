@@ -1,11 +1,15 @@
 //! Training of a diffusion prior: denoising at random noise levels, Adam, averaged weights.
 
+mod noisy;
+mod settings;
+
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor, Var, backprop::GradStore};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
+use self::noisy::Noisy;
+pub use self::settings::TrainSettings;
 use super::{
     Denoiser, Scaling, Trainable,
     images::{ImageSet, TrainingImages, batch},
@@ -26,89 +30,6 @@ use crate::{
 const MICRO_BATCH: usize = 4;
 /// Noise levels at which the held-out loss is measured, network unit.
 pub const EVALUATION_LEVELS: [f64; 8] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
-
-/// How a prior is trained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrainSettings {
-    /// Seed of weights, noise and order.
-    pub seed: u64,
-    /// Number of optimiser steps.
-    pub steps: usize,
-    /// Images per step.
-    pub batch: usize,
-    /// Largest learning rate.
-    pub learning_rate: f64,
-    /// Steps over which the learning rate rises; it then falls as a cosine to zero.
-    pub warmup: usize,
-    /// Longest memory of the averaged weights, steps.
-    pub average: usize,
-    /// Longest gradient.
-    pub max_gradient_norm: f64,
-    /// Mean of ln(noise level) of the log-normal part, in units of the data's standard deviation.
-    pub log_level_mean: f64,
-    /// Its standard deviation.
-    pub log_level_std: f64,
-    /// Share of levels drawn log-uniformly from the whole range instead.
-    pub uniform_share: f64,
-    /// Steps between two checkpoints.
-    pub checkpoint_every: usize,
-}
-
-impl Default for TrainSettings {
-    fn default() -> Self {
-        Self {
-            seed: 1,
-            steps: 20_000,
-            batch: 16,
-            learning_rate: 1e-3,
-            warmup: 200,
-            average: 1000,
-            max_gradient_norm: 1.0,
-            log_level_mean: -0.4,
-            log_level_std: 1.4,
-            uniform_share: 0.25,
-            checkpoint_every: 250,
-        }
-    }
-}
-
-impl TrainSettings {
-    /// Checks the settings.
-    ///
-    /// # Errors
-    /// The first one that is out of range.
-    pub fn validate(&self) -> Result<()> {
-        let counts =
-            [("steps", self.steps), ("batch", self.batch), ("checkpoint_every", self.checkpoint_every)];
-        let rates = [("learning_rate", self.learning_rate), ("max_gradient_norm", self.max_gradient_norm)];
-        if let Some((name, _)) = counts.iter().find(|(_, count)| !(1..=100_000_000).contains(count)) {
-            return Err(Error::config(format!("training.{name}"), "must be at least 1"));
-        }
-        if let Some((name, _)) = rates.iter().find(|(_, rate)| !(*rate > 0.0 && rate.is_finite())) {
-            return Err(Error::config(format!("training.{name}"), "must be positive"));
-        }
-        Ok(())
-    }
-
-    /// Linear rise, then a cosine to zero.
-    fn learning_rate(&self, step: usize) -> f64 {
-        let rise = ((step + 1) as f64 / self.warmup.max(1) as f64).min(1.0);
-        let progress = step as f64 / self.steps as f64;
-        self.learning_rate * rise * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
-    }
-
-    fn noise_level(&self, architecture: &Architecture, rng: &mut Rng) -> f64 {
-        let (low, high) = architecture.noise_range;
-        let uniform = rng.uniform() < self.uniform_share;
-        let level = if uniform {
-            low * (high / low).powf(rng.uniform())
-        } else {
-            architecture.data_std * (self.log_level_mean + self.log_level_std * rng.normal()).exp()
-        };
-        level.clamp(low, high)
-    }
-}
 
 /// A training under way.
 pub struct Training {
@@ -302,42 +223,6 @@ impl Training {
     }
 }
 
-/// Clean images `[B, 1, Y, X]` and the noise that is added to them.
-struct Noisy {
-    clean: Tensor,
-    noise: Tensor,
-    levels: Vec<f64>,
-}
-
-impl Noisy {
-    /// Noise of the given levels for each of `clean`.
-    fn draw(clean: Tensor, levels: Vec<f64>, rng: &mut Rng, compute: &Compute) -> Result<Self> {
-        let each = compute.tensor(levels.clone(), &[levels.len(), 1, 1, 1])?;
-        let noise = rng.normals(clean.dims(), compute)?.broadcast_mul(&each)?;
-        Ok(Self { clean, noise, levels })
-    }
-
-    /// All images of several parts.
-    fn together(parts: &[Self]) -> Result<Self> {
-        let all = |part: fn(&Self) -> &Tensor| Tensor::cat(&parts.iter().map(part).collect::<Vec<_>>(), 0);
-        let levels = parts.iter().flat_map(|part| part.levels.iter().copied()).collect();
-        Ok(Self { clean: all(|part| &part.clean)?, noise: all(|part| &part.noise)?, levels })
-    }
-
-    /// Weighted squared errors `[B]` of denoised images, mean over pixels: weight (s^2 + c^2) / (s c)^2, which makes the loss
-    /// of an untrained network about 1 at every noise level (Karras et al. 2022, table 1).
-    fn losses(&self, network: &UNet, compute: &Compute) -> Result<Tensor> {
-        let size = self.levels.len();
-        let std = network.data_std();
-        let weights = self.levels.iter().map(|s| (s * s + std * std) / (s * std).powi(2)).collect();
-        let weights = compute.tensor(weights, &[size])?;
-        let levels = compute.tensor(self.levels.clone(), &[size])?;
-        let (clean, noise) = (self.clean.to_device(&compute.device)?, self.noise.to_device(&compute.device)?);
-        let error = (network.denoise(&(&clean + noise)?, &levels)? - clean)?;
-        Ok((error.sqr()?.flatten_from(1)?.mean(1)? * weights)?)
-    }
-}
-
 /// Images of a training, with the scaling that gives them mean 0 and standard deviation `data_std`.
 pub fn scaling_of(images: &TrainingImages, data_std: f64) -> Scaling {
     let (mean, std) = images.training.moments();
@@ -460,14 +345,5 @@ mod tests {
             |low: f64, high: f64| levels.iter().filter(|s| (low..high).contains(*s)).count() as f64 / 4000.0;
         assert!(share(0.005, 0.02) > 0.02 && share(0.1, 1.0) > 0.4 && share(10.0, 80.0) > 0.04);
         assert!(levels.iter().all(|s| (0.005..=80.0).contains(s)));
-    }
-
-    #[test]
-    fn the_learning_rate_rises_and_falls_to_zero() {
-        let settings =
-            TrainSettings { steps: 100, warmup: 10, learning_rate: 1.0, ..TrainSettings::default() };
-        assert!(settings.learning_rate(0) < 0.11 && settings.learning_rate(10) > 0.95);
-        assert!(settings.learning_rate(99) < 1e-3);
-        assert!(TrainSettings { batch: 0, ..settings }.validate().is_err());
     }
 }
