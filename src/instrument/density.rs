@@ -50,11 +50,6 @@ pub trait Density: Send + Sync + 'static {
     fn measured(&self) -> Option<Measured> {
         None
     }
-
-    /// See [`Likelihood::nearly_measured`].
-    fn nearly_measured(&self) -> Option<Measured> {
-        self.measured()
-    }
 }
 
 /// Measured data: a [`Density`] as a differentiable [`Likelihood`].
@@ -144,10 +139,6 @@ impl<D: Density> Likelihood for Data<D> {
 
     fn measured(&self) -> Option<Measured> {
         self.density.measured()
-    }
-
-    fn nearly_measured(&self) -> Option<Measured> {
-        self.density.nearly_measured()
     }
 }
 

@@ -59,8 +59,8 @@ impl Linear {
     /// # Errors
     /// The name of the capability that the problem lacks.
     pub(super) fn of(problem: &Problem, compute: &Compute) -> Result<Self> {
-        let parts = problem.likelihoods.iter().map(|likelihood| likelihood.measured());
-        let measured = joined(parts).ok_or_else(|| missing("Gaussian noise of fixed variance"))??;
+        let measured = joined(problem).ok_or_else(|| missing("Gaussian noise of fixed variance"))?;
+        let measured = measured?;
         let [z, y, x] = problem.forward.grid().shape;
         let dark = Tensor::zeros((1, z, y, x), compute.dtype, &compute.device)?;
         let offset = to_host(&problem.predict(&dark)?)?;
@@ -202,7 +202,8 @@ fn missing(capability: &str) -> Error {
 }
 
 /// What all likelihoods together say of each predicted number; none if one of them is not Gaussian.
-pub(super) fn joined(parts: impl Iterator<Item = Option<Measured>>) -> Option<Result<Measured>> {
+fn joined(problem: &Problem) -> Option<Result<Measured>> {
+    let parts = problem.likelihoods.iter().map(|likelihood| likelihood.measured());
     let parts: Vec<Measured> = parts.collect::<Option<_>>()?;
     let count = parts.first()?.values.len();
     if parts.iter().any(|part| part.values.len() != count || part.sigmas.len() != count) {

@@ -6,7 +6,6 @@ pub mod file;
 mod linear;
 pub mod microscope;
 mod position;
-mod quadratic;
 mod seen;
 mod subspace;
 pub mod vlbi;
@@ -15,7 +14,6 @@ use candle_core::{D, Tensor};
 
 pub use linear::{Linear, Linearity, Measured, hartley};
 pub use position::Position;
-pub use quadratic::Quadratic;
 pub use seen::Seen;
 
 use crate::{
@@ -109,11 +107,6 @@ pub trait Likelihood: Send + Sync {
     /// Measured values and noise of each predicted number if the noise is Gaussian, independent and of fixed variance.
     fn measured(&self) -> Option<Measured> {
         None
-    }
-
-    /// The same where that is nearly so: the Gaussian that is close to this likelihood for predictions near the data.
-    fn nearly_measured(&self) -> Option<Measured> {
-        self.measured()
     }
 }
 
@@ -214,14 +207,6 @@ impl Problem {
     /// Those of the forward model.
     pub fn seen(&self, compute: &Compute) -> Result<Seen> {
         Seen::of(self, compute)
-    }
-
-    /// The log likelihood as a parabola, if the instrument is linear and its noise has a curvature.
-    ///
-    /// # Errors
-    /// Those of the forward model.
-    pub fn quadratic(&self, compute: &Compute) -> Result<Option<Quadratic>> {
-        Quadratic::of(self, compute)
     }
 
     /// True if any data product is singular.

@@ -7,7 +7,6 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::conditional::Conditional;
 use crate::{
     Error, Result,
     rng::Rng,
@@ -61,8 +60,8 @@ impl Point {
 }
 
 /// The part of the target that is integrated exactly.
-#[derive(Clone)]
-pub enum Reference<'a> {
+#[derive(Debug, Clone)]
+pub enum Reference {
     /// N(centre, width^2 I); velocities are N(0, width^2) and a full turn takes 2 pi.
     Gaussian {
         /// Mean, shape of the positions.
@@ -70,63 +69,43 @@ pub enum Reference<'a> {
         /// Standard deviation.
         width: f64,
     },
-    /// The same Gaussian with a parabola in the place of f, which is corrected by kicks; velocities have the covariance of
-    /// both, and a full turn takes 2 pi.
-    Curved(Conditional<'a>),
     /// No further factor; velocities are N(0, 1).
     Flat,
 }
 
-impl Reference<'_> {
-    /// Velocities in equilibrium, like `positions`.
-    fn velocity(&self, positions: &Tensor, rng: &mut Rng) -> Result<Tensor> {
+impl Reference {
+    /// Standard deviation of the velocities.
+    fn width(&self) -> f64 {
         match self {
-            Self::Curved(conditional) => conditional.velocity(rng),
-            Self::Gaussian { width, .. } => {
-                Ok((rng.normals(positions.dims(), &compute_of(positions))? * *width)?)
-            }
-            Self::Flat => rng.normals(positions.dims(), &compute_of(positions)),
-        }
-    }
-
-    /// Change of velocity a unit of time by what is not integrated exactly.
-    fn kick(&self, point: &Point) -> Result<Tensor> {
-        match self {
-            Self::Curved(conditional) => conditional.kick(point),
-            Self::Gaussian { width, .. } => Ok((&point.gradient * width.powi(2))?),
-            Self::Flat => Ok(point.gradient.clone()),
+            Self::Gaussian { width, .. } => *width,
+            Self::Flat => 1.0,
         }
     }
 
     /// Position and velocity after `times` (one per chain).
     fn flow(&self, position: &Tensor, velocity: &Tensor, times: &[f64]) -> Result<(Tensor, Tensor)> {
         let column = |f: fn(f64) -> f64| per_chain(times.iter().map(|&t| f(t)).collect(), position);
-        let centre = match self {
-            Self::Flat => {
-                let moved = (position + velocity.broadcast_mul(&column(|t| t)?)?)?;
-                return Ok((moved, velocity.clone()));
+        match self {
+            Self::Flat => Ok(((position + velocity.broadcast_mul(&column(|t| t)?)?)?, velocity.clone())),
+            Self::Gaussian { centre, .. } => {
+                let (cosine, sine) = (column(f64::cos)?, column(f64::sin)?);
+                let offset = (position - centre)?;
+                let turned = (offset.broadcast_mul(&cosine)? + velocity.broadcast_mul(&sine)?)?;
+                let velocity = (velocity.broadcast_mul(&cosine)? - offset.broadcast_mul(&sine)?)?;
+                Ok(((centre + turned)?, velocity))
             }
-            Self::Gaussian { centre, .. } => centre,
-            Self::Curved(conditional) => conditional.mode(),
-        };
-        let (cosine, sine) = (column(f64::cos)?, column(f64::sin)?);
-        let offset = (position - centre)?;
-        let turned = (offset.broadcast_mul(&cosine)? + velocity.broadcast_mul(&sine)?)?;
-        let velocity = (velocity.broadcast_mul(&cosine)? - offset.broadcast_mul(&sine)?)?;
-        Ok(((centre + turned)?, velocity))
+        }
     }
 
     /// Energy `[B]` of the reference and of the motion, in double precision.
     fn energy(&self, position: &Tensor, velocity: &Tensor) -> Result<Vec<f64>> {
         let motion = squared_norm(velocity)?;
-        match self {
-            Self::Curved(conditional) => conditional.energy(position, velocity),
-            Self::Gaussian { centre, width } => {
-                let (place, scale) = (squared_norm(&(position - centre)?)?, 0.5 / width.powi(2));
-                Ok(motion.iter().zip(place).map(|(m, p)| scale * (m + p)).collect())
-            }
-            Self::Flat => Ok(motion.iter().map(|motion| 0.5 * motion).collect()),
-        }
+        let place = match self {
+            Self::Gaussian { centre, .. } => squared_norm(&(position - centre)?)?,
+            Self::Flat => vec![0.0; motion.len()],
+        };
+        let scale = 0.5 / self.width().powi(2);
+        Ok(motion.iter().zip(place).map(|(m, p)| scale * (m + p)).collect())
     }
 }
 
@@ -155,15 +134,16 @@ pub fn trajectory(
     leaps: usize,
     rng: &mut Rng,
 ) -> Result<Outcome> {
-    let whole = per_chain(times.to_vec(), &start.position)?;
+    let kick = reference.width().powi(2);
+    let whole = per_chain(times.iter().map(|t| t * kick).collect(), &start.position)?;
     let half = (&whole * 0.5)?;
     let mut point = start.clone();
-    let mut moving = (velocity + reference.kick(&point)?.broadcast_mul(&half)?)?;
+    let mut moving = (velocity + point.gradient.broadcast_mul(&half)?)?;
     for leap in 1..=leaps {
         let (position, turned) = reference.flow(&point.position, &moving, times)?;
         point = Point::new(position, target)?;
         let strength = if leap == leaps { &half } else { &whole };
-        moving = (turned + reference.kick(&point)?.broadcast_mul(strength)?)?;
+        moving = (turned + point.gradient.broadcast_mul(strength)?)?;
     }
     let before = reference.energy(&start.position, velocity)?;
     let after = reference.energy(&point.position, &moving)?;
@@ -278,7 +258,7 @@ pub fn draw(
     let longest = QUARTER_TURN / leaps as f64;
     let times: Vec<f64> =
         steps.values().iter().map(|step| step.min(longest) * (0.8 + 0.2 * rng.uniform())).collect();
-    let velocity = reference.velocity(&start.position, rng)?;
+    let velocity = (rng.normals(start.position.dims(), &compute_of(&start.position))? * reference.width())?;
     trajectory(target, reference, start, &velocity, &times, leaps, rng)
 }
 

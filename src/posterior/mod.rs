@@ -4,7 +4,6 @@ pub mod alignment;
 pub mod beds;
 mod catalogue;
 pub mod chains;
-pub mod conditional;
 pub mod curvature;
 pub mod diagnostics;
 mod draws;

@@ -8,7 +8,7 @@ use super::{memory, stack::StackSettings};
 use crate::{
     Error, Result,
     instrument::{microscope, vlbi::Vlbi},
-    posterior::{SolverSettings, StartSettings, gibbs::GibbsSettings, restart::Restart},
+    posterior::{SolverSettings, StartSettings, langevin::LangevinSettings, restart::Restart},
     tensor::precision::Precision,
 };
 
@@ -20,7 +20,7 @@ const VOXELS: usize = 5;
 /// Memory that the default settings of a stack stay below, bytes.
 const MEMORY: usize = 7 << 30;
 /// Chains, and draws of each, for smaller and larger stacks, and the least of all.
-const CHAINS: [[usize; 2]; 5] = [[4, 16], [4, 8], [2, 8], [2, 4], [1, 4]];
+const CHAINS: [[usize; 2]; 5] = [[8, 8], [4, 8], [4, 4], [2, 4], [1, 4]];
 const LEAST: [usize; 2] = [1, 2];
 
 /// Settings of a reconstruction; every field has a default but `data`.
@@ -77,8 +77,8 @@ impl Default for Settings {
 
 impl Settings {
     /// Defaults for stacks with so many camera pixels in a channel at one time: few chains, because each holds a large
-    /// image, and the fewer the larger it is. A parabola describes the data nearly or exactly, so chains forget their start
-    /// in one fall, and the light of a voxel spreads over many pixels, so that the coupling may end high.
+    /// image, and the fewer the larger it is; and a sampler of one evaluation a step. The light of a voxel spreads over many
+    /// pixels, so the noise level of the smoothed prior may be high, and draws bring back what it smoothed.
     pub fn for_stacks(pixels: usize) -> Self {
         let threads = rayon::current_num_threads();
         let fits = |[chains, draws]: &[usize; 2]| {
@@ -86,21 +86,20 @@ impl Settings {
         };
         let [chains, draws] = CHAINS.into_iter().find(fits).unwrap_or(LEAST);
         let start = StartSettings { chains, draw_steps: 4 };
-        let sampling = GibbsSettings {
-            cycles: 1,
-            anneal: 20,
-            rounds: draws + draws / 2,
-            draws,
-            start_level: 3.0,
-            final_level: 0.3,
-            denoise: 3,
+        let sampling = LangevinSettings {
+            cycles: draws,
+            anneal: 40,
+            iterations: 8,
+            draws: 1,
+            denoise: 4,
+            level: 0.3,
             // The likelihood has one mode: no chain is lost in another.
-            restart: Restart { threshold: 1e3, ..Restart::default() },
-            ..GibbsSettings::default()
+            restart: Restart { level: 1e3, ..Restart::default() },
+            ..LangevinSettings::default()
         };
         Self {
             prior: DEFAULT_PRIORS[1].into(),
-            solver: SolverSettings::Gibbs { start, sampling },
+            solver: SolverSettings::Langevin { start, sampling },
             samples: chains * draws,
             ..Self::default()
         }

@@ -28,7 +28,7 @@ const SHORT: [&str; 8] = [
     "solver.start.draw_steps=2",
     "solver.sampling.cycles=1",
     "solver.sampling.anneal=3",
-    "solver.sampling.rounds=4",
+    "solver.sampling.iterations=4",
     "solver.sampling.draws=2",
     "microscope.border=0.6",
 ];

@@ -6,4 +6,3 @@ mod families;
 mod mixture_2d;
 mod random_field;
 mod rivals;
-mod tiles;

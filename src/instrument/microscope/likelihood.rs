@@ -40,11 +40,6 @@ pub trait Noise: Send + Sync + 'static {
     fn measured(&self) -> Option<Measured> {
         None
     }
-
-    /// See [`crate::instrument::Likelihood::nearly_measured`].
-    fn nearly_measured(&self) -> Option<Measured> {
-        self.measured()
-    }
 }
 
 /// Gaussian noise of fixed standard deviation per pixel.
@@ -141,12 +136,6 @@ impl Noise for GrowingGaussian {
     fn with_data(&self, data: Vec<f64>) -> Self {
         Self { data, ..self.clone() }
     }
-
-    fn nearly_measured(&self) -> Option<Measured> {
-        let values = self.data.iter().enumerate();
-        let sigmas = values.map(|(index, &value)| self.variance(index, value).0.sqrt()).collect();
-        Some(Measured { values: self.data.clone(), sigmas })
-    }
 }
 
 /// Poisson noise with Gaussian read noise v, as a Poisson variable shifted by v: z + v ~ Poisson(lambda + v).
@@ -207,13 +196,6 @@ impl Noise for ShiftedPoisson {
 
     fn with_data(&self, data: Vec<f64>) -> Self {
         Self { data, ..self.clone() }
-    }
-
-    /// The variance is that of one photo-electron more than was counted: pixels that counted none are not exact.
-    fn nearly_measured(&self) -> Option<Measured> {
-        let values = self.data.iter().enumerate();
-        let sigmas = values.map(|(index, &value)| (self.shifted(index, value).0 + 1.0).sqrt()).collect();
-        Some(Measured { values: self.data.clone(), sigmas })
     }
 }
 
@@ -296,9 +278,5 @@ impl<N: Noise> Density for Pixels<N> {
 
     fn measured(&self) -> Option<Measured> {
         self.noise.measured()
-    }
-
-    fn nearly_measured(&self) -> Option<Measured> {
-        self.noise.nearly_measured()
     }
 }

@@ -26,16 +26,14 @@ pub(super) struct Cycle {
 }
 
 impl Cycle {
-    /// All chains at the start images `[K, Z, Y, X]`; steps are longer if the data are a parabola or nearly so.
-    pub(super) fn new(start: &Tensor, parabola: bool, settings: &GibbsSettings) -> Result<Self> {
+    /// All chains at the start images `[K, Z, Y, X]`.
+    pub(super) fn new(start: &Tensor, settings: &GibbsSettings) -> Result<Self> {
         let chains = start.dim(0)?;
-        let [first, largest] =
-            if parabola { [QUARTER_TURN / 4.0, QUARTER_TURN] } else { [0.1, QUARTER_TURN / 2.0] };
         Ok(Self {
             chains: (0..chains).collect(),
             x: start.clone(),
             point: None,
-            steps: StepSizes::new(chains, first, largest, settings.acceptance),
+            steps: StepSizes::new(chains, 0.1, QUARTER_TURN / 2.0, settings.acceptance),
             fits: Fits::new(chains),
             ends: start.clone(),
         })

@@ -3,8 +3,8 @@
 //! An auxiliary image z splits the posterior (Vono et al. 2019; PnP-DM, Wu et al. 2024):
 //! p(x) N(z; x, r^2 I) p(y|z), whose marginal in x tends to the posterior as the coupling r falls. Each round draws
 //! z given x by Metropolis-adjusted Hamiltonian steps, which need no network and cannot leave their target even
-//! where the likelihood is singular, and x given z by a short reverse diffusion from noise level r. How z is drawn depends on
-//! the data: see [`split::Split`].
+//! where the likelihood is singular, and x given z by a short reverse diffusion from noise level r. The steps move the
+//! coordinates that the data see (see [`Seen`]); the others are a plain Gaussian draw.
 //!
 //! Chains that end in a wrong mode (a wrong turn of a phase) are recognised by their fit: see [`restart::Restart`]. While r is
 //! large they go on from copies of others, which part again; later they are given up for this cycle and leave no draw.
@@ -13,17 +13,16 @@
 mod cycle;
 mod pool;
 mod settings;
-mod split;
 
 use candle_core::{Device, Tensor};
 
 use crate::{
     Result,
-    instrument::Problem,
+    instrument::{Problem, Seen},
     posterior::{
         Draws, Solver, Step,
         diagnostics::margin,
-        hmc::{self, Point, StepSizes},
+        hmc::{self, Point, Reference, StepSizes},
         restart,
         solver::{TensorMap, take},
         thinning::Thinning,
@@ -37,7 +36,6 @@ use cycle::Cycle;
 use pool::Pool;
 use settings::Begin;
 pub use settings::GibbsSettings;
-use split::Split;
 
 /// Further trajectories of a cycle's first round that may go into finding step sizes.
 const FINDING: usize = 16;
@@ -49,7 +47,7 @@ pub struct Gibbs {
     round: usize,
     start: Tensor,
     /// Known from the first round on.
-    split: Option<Split>,
+    seen: Option<Seen>,
     cycle: Cycle,
     pool: Pool,
     kept: Thinning,
@@ -62,10 +60,10 @@ impl Gibbs {
     /// Settings that cannot work.
     pub fn new(settings: GibbsSettings, start: Tensor) -> Result<Self> {
         settings.validate()?;
-        let cycle = Cycle::new(&start, false, &settings)?;
+        let cycle = Cycle::new(&start, &settings)?;
         let end = settings.anneal + settings.rounds;
         let kept = Thinning::new(settings.anneal + settings.rounds / 4, end, settings.draws);
-        Ok(Self { settings, round: 0, start, split: None, cycle, pool: Pool::default(), kept })
+        Ok(Self { settings, round: 0, start, seen: None, cycle, pool: Pool::default(), kept })
     }
 
     /// Looks for lost chains where it is due: replaces them while copies still part, gives them up later, and keeps
@@ -114,26 +112,27 @@ impl Solver for Gibbs {
 
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step> {
         let (round, begin) = self.settings.place(self.round);
-        let split = match self.split.take() {
-            Some(split) => split,
-            None => Split::of(problem, &compute_of(&self.start))?,
-        };
         if let Some(begin) = begin {
             let start = match begin {
                 Begin::Start => self.start.clone(),
                 Begin::Reheat => self.cycle.ends()?,
             };
-            self.cycle = Cycle::new(&problem.placed(&start, rng)?, split.is_curved(), &self.settings)?;
+            self.cycle = Cycle::new(&problem.placed(&start, rng)?, &self.settings)?;
         }
         let level = self.level(round, prior);
-        let trajectories = if split.is_curved() { 1 } else { self.settings.trajectories_in(round) };
+        let trajectories = self.settings.trajectories_in(round);
         let cycle = &mut self.cycle;
-        let mut target = |z: &Tensor| split.log_likelihood_and_gradient(problem, z);
-        let (reference, first) = split.reference(problem, &cycle.x, level)?;
+        let seen = match self.seen.take() {
+            Some(seen) => seen,
+            None => problem.seen(&compute_of(&cycle.x))?,
+        };
+        let mut target = |z: &Tensor| seen.log_likelihood_and_gradient(problem, z);
+        let centre = seen.coordinates(&cycle.x)?;
         let mut point = match cycle.point.take() {
             Some(point) => point,
-            None => Point::new(first, &mut target)?,
+            None => Point::new(centre.clone(), &mut target)?,
         };
+        let reference = Reference::Gaussian { centre, width: level };
         let (mut acceptance, mut done, mut tried) = (0.0, 0, 0);
         while done < trajectories && tried < trajectories + FINDING {
             let outcome = hmc::draw(&mut target, &reference, &point, &cycle.steps, self.settings.leaps, rng)?;
@@ -146,8 +145,8 @@ impl Solver for Gibbs {
             // A cycle's first step sizes are a guess: chains that do not move with them would remember their start.
             done += usize::from(begin.is_none() || acceptance > 0.5 * self.settings.acceptance);
         }
-        let z = split.image(&point.position, &cycle.x, level, rng)?;
-        self.split = Some(split);
+        let z = seen.completed(&point.position, &cycle.x, level, rng)?;
+        self.seen = Some(seen);
         cycle.x = draw_given_noisy(prior, &z, level, self.settings.denoise, rng)?;
         let log_likelihood = cycle.fits.observe(&point.log_density)?;
         cycle.point = Some(point);
