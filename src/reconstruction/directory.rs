@@ -20,7 +20,8 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Makes the directory and writes `config.yaml`; on resumption checks that it has not changed.
+    /// Makes the directory and writes `config.yaml`; on resumption checks that it has not changed but for the number of
+    /// samples, which only says when a run ends.
     ///
     /// # Errors
     /// A directory that cannot be written, or a resumption with other settings.
@@ -29,9 +30,9 @@ impl Directory {
         let yaml = config::to_yaml(settings)?;
         let file = root.join("config.yaml");
         if resume {
-            let before = fs::read_to_string(&file).map_err(|e| Error::io(&file, e))?;
-            if before != yaml {
-                let problem = "differs from the settings now given; repeat them, or start again with --force";
+            let (_, before) = Self::read(root)?;
+            if config::to_yaml(&Settings { samples: settings.samples, ..before })? != yaml {
+                let problem = "differs from the settings now given in more than the number of samples; repeat them, or start again with --force";
                 return Err(Error::format(&file, "resume", problem));
             }
         } else {
@@ -41,8 +42,8 @@ impl Directory {
                     fs::remove_file(&stale).map_err(|e| Error::io(&stale, e))?;
                 }
             }
-            atomic::replace_bytes(&file, yaml.as_bytes())?;
         }
+        atomic::replace_bytes(&file, yaml.as_bytes())?;
         Ok(Self { root: root.to_path_buf(), config_sha256: manifest::sha256(yaml.as_bytes()) })
     }
 
@@ -136,5 +137,23 @@ impl Directory {
     /// One line a step.
     pub fn metrics(&self) -> PathBuf {
         self.file("metrics.jsonl")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_number_of_samples_may_change_on_resumption() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings::default();
+        Directory::open(folder.path(), &settings, false).unwrap();
+        let fewer = Settings { samples: settings.samples / 2, ..settings.clone() };
+        Directory::open(folder.path(), &fewer, true).unwrap();
+        assert_eq!(Directory::read(folder.path()).unwrap().1.samples, fewer.samples);
+        let other = Settings { seed: settings.seed + 1, ..fewer };
+        let refused = Directory::open(folder.path(), &other, true).unwrap_err().to_string();
+        assert!(refused.contains("config.yaml") && refused.contains("--force"), "{refused}");
     }
 }
