@@ -45,11 +45,16 @@ fn on_every_device(run: impl Fn(&Compute) -> Results) {
     for compute in devices::single().into_iter().chain(devices::double()) {
         let tolerance = if compute.dtype == DType::F32 { SINGLE } else { DOUBLE };
         for ((name, exact), (_, found)) in exact.iter().zip(run(&compute)) {
-            let found = found.to_device(&Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
-            let worst = largest(&(found - exact).unwrap()) / largest(exact).max(1e-300);
+            let worst = distance(&found, exact);
             assert!(worst < tolerance, "{name} on {} {:?}: {worst}", compute.name(), compute.dtype);
         }
     }
+}
+
+/// Largest difference from what a CPU found in double precision, in units of its largest value.
+fn distance(found: &Tensor, exact: &Tensor) -> f64 {
+    let found = found.to_device(&Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
+    largest(&(found - exact).unwrap()) / largest(exact).max(1e-300)
 }
 
 fn largest(x: &Tensor) -> f64 {
@@ -192,8 +197,7 @@ fn lower_precision_is_close() {
     let denoised = |compute: &Compute| {
         let x = Rng::new(6).normals(&[4, 1, 12, 12], compute).unwrap();
         let levels = compute.tensor(vec![0.05, 0.3, 1.0, 9.0], &[4]).unwrap();
-        let y = network(compute).denoise(&x, &levels).unwrap();
-        y.to_device(&Device::Cpu).unwrap().to_dtype(DType::F64).unwrap()
+        network(compute).denoise(&x, &levels).unwrap()
     };
     let _alone = PRECISION.write().unwrap();
     let exact = denoised(&Compute::cpu_f64());
@@ -202,7 +206,7 @@ fn lower_precision_is_close() {
     {
         precision.apply();
         for compute in devices::single() {
-            let worst = largest(&(denoised(&compute) - &exact).unwrap()) / largest(&exact);
+            let worst = distance(&denoised(&compute), &exact);
             assert!(worst < tolerance, "{precision:?} on {}: {worst}", compute.name());
         }
     }
@@ -223,8 +227,7 @@ fn large_convolutions_in_lower_precision_are_close() {
     Precision::Full.apply();
     for found in found {
         for ((name, exact), (_, found)) in convolved(&Compute::cpu_f64()).iter().zip(found) {
-            let found = found.to_device(&Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
-            let worst = largest(&(found - exact).unwrap()) / largest(exact);
+            let worst = distance(&found, exact);
             assert!(worst < 3e-3, "{name}: {worst}");
         }
     }
