@@ -46,6 +46,11 @@ pub trait Density: Send + Sync + 'static {
         None
     }
 
+    /// See [`Likelihood::values`].
+    fn values(&self) -> Option<Vec<f64>> {
+        self.measured().map(|measured| measured.values)
+    }
+
     /// See [`Likelihood::measured`].
     fn measured(&self) -> Option<Measured> {
         None
@@ -135,6 +140,10 @@ impl<D: Density> Likelihood for Data<D> {
 
     fn position(&self) -> Option<Position> {
         self.density.position()
+    }
+
+    fn values(&self) -> Option<Vec<f64>> {
+        self.density.values()
     }
 
     fn measured(&self) -> Option<Measured> {

@@ -40,6 +40,11 @@ pub trait Forward: Send + Sync {
     fn linearity(&self) -> Linearity {
         Linearity::None
     }
+
+    /// True if light anywhere adds to each predicted number or leaves it as it is, as in a camera.
+    fn is_positive(&self) -> bool {
+        false
+    }
 }
 
 /// The noise model of one data product. `predicted` is what the problem's [`Forward`] returns.
@@ -104,6 +109,11 @@ pub trait Likelihood: Send + Sync {
         None
     }
 
+    /// Measured value of each predicted number, if the data are measured one by one.
+    fn values(&self) -> Option<Vec<f64>> {
+        self.measured().map(|measured| measured.values)
+    }
+
     /// Measured values and noise of each predicted number if the noise is Gaussian, independent and of fixed variance.
     fn measured(&self) -> Option<Measured> {
         None
@@ -121,6 +131,9 @@ pub struct Problem {
     /// Network unit to instrument unit.
     pub scaling: Scaling,
 }
+
+/// Iterations of the deconvolution that [`Problem::guess`] makes: chains start near it, so that more would only add noise.
+const GUESS: usize = 20;
 
 /// Pixels whose likelihood a thread of the CPU computes at a time.
 const PART: usize = 1 << 15;
@@ -191,6 +204,23 @@ impl Problem {
             Some(position) => position.draw(x, &self.scaling.to_image(x)?, rng),
             None => Ok(x.clone()),
         }
+    }
+
+    /// A rough image `[1, Z, Y, X]` that explains the data, for samplers to start near: a classical deconvolution, where the
+    /// instrument only collects light.
+    ///
+    /// # Errors
+    /// Those of the forward model.
+    pub fn guess(&self, compute: &Compute) -> Result<Option<Tensor>> {
+        let [likelihood] = &self.likelihoods[..] else { return Ok(None) };
+        let Some(values) = likelihood.values().filter(|_| self.forward.is_positive()) else {
+            return Ok(None);
+        };
+        let light =
+            microscope::richardson_lucy::richardson_lucy(self.forward.as_ref(), &values, GUESS, compute)?;
+        let [z, y, x] = self.forward.grid().shape;
+        let light = compute.tensor(light.iter().map(|&value| f64::from(value)).collect(), &[1, z, y, x])?;
+        Ok(Some(self.scaling.to_network(&light)?))
     }
 
     /// The data as independent measurements of coordinates of the image, for solvers that need a linear instrument.

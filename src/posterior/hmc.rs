@@ -37,6 +37,18 @@ impl Point {
         Ok(Self { position, log_density, gradient })
     }
 
+    /// Positions whose distance from `centre` is `share` of what it is.
+    ///
+    /// # Errors
+    /// Those of the target.
+    pub fn nearer(self, centre: &Tensor, share: f64, target: &mut Target) -> Result<Self> {
+        if share == 1.0 {
+            Ok(self)
+        } else {
+            Self::new((((self.position - centre)? * share)? + centre)?, target)
+        }
+    }
+
     /// The chains `index` `[K]`, in this order.
     ///
     /// # Errors
@@ -198,6 +210,13 @@ impl StepSizes {
         for (log, acceptance) in self.log.iter_mut().zip(acceptance) {
             *log = (*log + GAIN * (acceptance - self.target))
                 .clamp(self.largest.ln() - RANGE, self.largest.ln());
+        }
+    }
+
+    /// Multiplies all steps by `factor`, up to the largest.
+    pub fn grow(&mut self, factor: f64) {
+        for log in &mut self.log {
+            *log = (*log + factor.ln()).min(self.largest.ln());
         }
     }
 

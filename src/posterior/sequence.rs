@@ -10,7 +10,7 @@ use crate::{
         Draws,
         solver::{Solver, Step, TensorMap, take},
     },
-    prior::{Denoiser, draw::draws},
+    prior::{Denoiser, draw::draws, reverse::draw_given_noisy},
     rng::Rng,
     tensor::compute_of,
 };
@@ -80,7 +80,11 @@ impl Solver for Sequence {
     }
 }
 
-/// A solver of one step: draws of the prior, which know nothing of the data.
+/// Noise on a rough image of which a chain's start is a draw, standard deviations of the prior: enough to forget its details.
+const NEAR: f64 = 1.0;
+
+/// A solver of one step: draws of the prior near a rough image that explains the data, where there is one; elsewhere draws
+/// that know nothing of the data.
 pub struct PriorDraws {
     images: Tensor,
     steps: usize,
@@ -107,7 +111,15 @@ impl Solver for PriorDraws {
 
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step> {
         let compute = compute_of(&self.images);
-        self.images = draws(prior, self.images.dim(0)?, self.steps, rng, &compute)?;
+        let count = self.images.dim(0)?;
+        self.images = match problem.guess(&compute)? {
+            Some(guess) => {
+                let level = NEAR * prior.data_std();
+                let noisy = (rng.normals(self.images.dims(), &compute)? * level)?.broadcast_add(&guess)?;
+                draw_given_noisy(prior, &noisy, level, self.steps, rng)?
+            }
+            None => draws(prior, count, self.steps, rng, &compute)?,
+        };
         let values = problem.log_likelihood(&self.images)?.to_dtype(candle_core::DType::F64)?;
         let mean = values.mean_all()?.to_scalar::<f64>()?;
         Ok(Step { stage: "prior", metrics: vec![("log_likelihood", mean)] })

@@ -8,7 +8,7 @@ use super::{memory, stack::StackSettings};
 use crate::{
     Error, Result,
     instrument::{microscope, vlbi::Vlbi},
-    posterior::{SolverSettings, StartSettings, langevin::LangevinSettings, restart::Restart},
+    posterior::{SolverSettings, StartSettings, gibbs::GibbsSettings, restart::Restart},
     tensor::precision::Precision,
 };
 
@@ -77,8 +77,8 @@ impl Default for Settings {
 
 impl Settings {
     /// Defaults for stacks with so many camera pixels in a channel at one time: few chains, because each holds a large
-    /// image, and the fewer the larger it is; and a sampler of one evaluation a step. The light of a voxel spreads over many
-    /// pixels, so the noise level of the smoothed prior may be high, and draws bring back what it smoothed.
+    /// image, and the fewer the larger it is. They start near an image that explains the data, so one short fall is enough,
+    /// and the light of a voxel spreads over many pixels, so that the coupling may end high.
     pub fn for_stacks(pixels: usize) -> Self {
         let threads = rayon::current_num_threads();
         let fits = |[chains, draws]: &[usize; 2]| {
@@ -86,20 +86,21 @@ impl Settings {
         };
         let [chains, draws] = CHAINS.into_iter().find(fits).unwrap_or(LEAST);
         let start = StartSettings { chains, draw_steps: 4 };
-        let sampling = LangevinSettings {
-            cycles: draws,
-            anneal: 40,
-            iterations: 8,
-            draws: 1,
-            denoise: 4,
-            level: 0.3,
+        let sampling = GibbsSettings {
+            cycles: 1,
+            anneal: 12,
+            rounds: draws + draws / 2,
+            draws,
+            start_level: 3.0,
+            final_level: 0.2,
+            denoise: 5,
             // The likelihood has one mode: no chain is lost in another.
-            restart: Restart { level: 1e3, ..Restart::default() },
-            ..LangevinSettings::default()
+            restart: Restart { threshold: 1e3, ..Restart::default() },
+            ..GibbsSettings::default()
         };
         Self {
             prior: DEFAULT_PRIORS[1].into(),
-            solver: SolverSettings::Langevin { start, sampling },
+            solver: SolverSettings::Gibbs { start, sampling },
             samples: chains * draws,
             ..Self::default()
         }

@@ -22,14 +22,15 @@ camera: {pixel: 6 um, conversion_gain: 0.5, offset: 100, read_noise: 1.5}
 ";
 
 /// A run of seconds.
-const SHORT: [&str; 8] = [
+const SHORT: [&str; 9] = [
     "microscope.background=10",
     "solver.start.chains=2",
     "solver.start.draw_steps=2",
     "solver.sampling.cycles=1",
     "solver.sampling.anneal=3",
-    "solver.sampling.iterations=4",
+    "solver.sampling.rounds=4",
     "solver.sampling.draws=2",
+    "solver.sampling.leaps=16",
     "microscope.border=0.6",
 ];
 

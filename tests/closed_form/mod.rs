@@ -6,3 +6,4 @@ mod families;
 mod mixture_2d;
 mod random_field;
 mod rivals;
+mod tiles;

@@ -1,7 +1,7 @@
 //! The light behind the object: a constant or a smooth surface, estimated from the darkest parts of the data.
 
 use nalgebra::{DMatrix, DVector};
-use ndarray::{ArrayView2, ArrayView3, s};
+use ndarray::{Array2, ArrayView2, ArrayView3, s};
 
 use crate::{Error, Result};
 
@@ -18,13 +18,15 @@ pub enum Shape {
     Plane,
     /// A polynomial of second degree.
     Quadratic,
+    /// What follows the darkest parts of each tile: light from out of focus, which a prior of sharp structures does not know.
+    Local,
 }
 
 impl Shape {
     /// Values of the shape's functions at a place of the field of view, from -1 to 1 along Y and X.
     fn functions(self, y: f64, x: f64) -> Vec<f64> {
         match self {
-            Self::Constant => vec![1.0],
+            Self::Constant | Self::Local => vec![1.0],
             Self::Plane => vec![1.0, y, x],
             Self::Quadratic => vec![1.0, y, x, y * y, y * x, x * x],
         }
@@ -61,26 +63,64 @@ pub fn estimate(data: ArrayView3<f64>, sigma: f64, shape: Shape) -> Result<Vec<f
 
 fn surface(plane: ArrayView2<f64>, sigma: f64, shape: Shape) -> Result<Vec<f64>> {
     let (rows, columns) = plane.dim();
-    let place = |index: f64, count: usize| 2.0 * (index + 0.5) / count as f64 - 1.0;
-    let mut tiles: Vec<(f64, Vec<f64>)> = Vec::new();
-    for top in (0..rows).step_by(TILE) {
-        for left in (0..columns).step_by(TILE) {
-            let (bottom, right) = ((top + TILE).min(rows), (left + TILE).min(columns));
-            let mut values: Vec<f64> = plane.slice(s![top..bottom, left..right]).iter().copied().collect();
-            values.sort_by(f64::total_cmp);
-            let dark = ((values.len() as f64 * DARK).ceil() as usize).max(1);
-            let mean = values[..dark].iter().sum::<f64>() / dark as f64;
-            let centre = [(top + bottom - 1) as f64 / 2.0, (left + right - 1) as f64 / 2.0];
-            let functions = shape.functions(place(centre[0], rows), place(centre[1], columns));
-            tiles.push((mean + sigma * lowest_share(DARK), functions));
-        }
+    let levels = levels(plane, sigma);
+    if shape == Shape::Local {
+        return Ok(followed(&levels, [rows, columns]));
     }
-    let coefficients = fit(&tiles, sigma)?;
+    let place = |index: f64, count: usize| 2.0 * (index + 0.5) / count as f64 - 1.0;
+    let tiles = levels.indexed_iter().map(|((down, across), level)| {
+        let functions =
+            shape.functions(place(centre(down, rows), rows), place(centre(across, columns), columns));
+        (*level, functions)
+    });
+    let coefficients = fit(&tiles.collect::<Vec<_>>(), sigma)?;
     let value = |y: usize, x: usize| {
         let functions = shape.functions(place(y as f64, rows), place(x as f64, columns));
         functions.iter().zip(&coefficients).map(|(f, c)| f * c).sum()
     };
     Ok((0..rows * columns).map(|i| value(i / columns, i % columns)).collect())
+}
+
+/// Middle of tile `index` along an axis of `count` pixels.
+fn centre(index: usize, count: usize) -> f64 {
+    (index * TILE + ((index + 1) * TILE).min(count) - 1) as f64 / 2.0
+}
+
+/// The mean of the darkest tenth of each tile, raised by what the noise takes from it.
+fn levels(plane: ArrayView2<f64>, sigma: f64) -> Array2<f64> {
+    let (rows, columns) = plane.dim();
+    let raised = sigma * lowest_share(DARK);
+    Array2::from_shape_fn((rows.div_ceil(TILE), columns.div_ceil(TILE)), |(down, across)| {
+        let (top, left) = (down * TILE, across * TILE);
+        let (bottom, right) = ((top + TILE).min(rows), (left + TILE).min(columns));
+        let mut values: Vec<f64> = plane.slice(s![top..bottom, left..right]).iter().copied().collect();
+        values.sort_by(f64::total_cmp);
+        let dark = ((values.len() as f64 * DARK).ceil() as usize).max(1);
+        values[..dark].iter().sum::<f64>() / dark as f64 + raised
+    })
+}
+
+/// The levels of tiles, each the mean with its neighbours, as a surface that is linear between the tiles' middles.
+fn followed(levels: &Array2<f64>, [rows, columns]: [usize; 2]) -> Vec<f64> {
+    let (down, across) = levels.dim();
+    let near = |index: usize, count: usize| index.saturating_sub(1)..(index + 2).min(count);
+    let smooth = Array2::from_shape_fn((down, across), |(i, j)| {
+        let around = levels.slice(s![near(i, down), near(j, across)]);
+        around.sum() / around.len() as f64
+    });
+    // Tiles on both sides of a pixel, and its share of the way from one to the other.
+    let between = |pixel: usize, tiles: usize, count: usize| {
+        let after = (0..tiles).find(|&tile| centre(tile, count) >= pixel as f64).unwrap_or(tiles - 1);
+        let before = after.saturating_sub(1);
+        let [from, to] = [before, after].map(|tile| centre(tile, count));
+        (before, after, ((pixel as f64 - from) / (to - from).max(1.0)).clamp(0.0, 1.0))
+    };
+    let value = |y: usize, x: usize| {
+        let ((above, below, v), (left, right, u)) = (between(y, down, rows), between(x, across, columns));
+        let row = |tile: usize| (1.0 - u) * smooth[[tile, left]] + u * smooth[[tile, right]];
+        (1.0 - v) * row(above) + v * row(below)
+    };
+    (0..rows * columns).map(|i| value(i / columns, i % columns)).collect()
 }
 
 /// How far the mean of the lowest `share` of normal draws lies below zero, standard deviations: phi(q)/share.
@@ -150,6 +190,25 @@ mod tests {
                 let y = (i / 96) as f64;
                 let expected = 100.0 + tilt * (2.0 * (y + 0.5) / 128.0 - 1.0);
                 assert!((value - expected).abs() < 2.5, "{shape:?} row {y}: {value} {expected}");
+            }
+        }
+    }
+
+    /// Haze that falls from 60 to 20 along X under filaments a tile apart, with noise.
+    #[test]
+    fn a_local_background_follows_haze_and_not_filaments() {
+        let mut rng = Rng::new(7);
+        let haze = |x: usize| 20.0 + 40.0 * (1.0 - x as f64 / 127.0).powi(2);
+        let data = Array3::from_shape_fn((1, 96, 128), |(_, y, x)| {
+            let filament = if y % 16 == 5 { 200.0 } else { 0.0 };
+            haze(x) + filament + 2.0 * rng.normal()
+        });
+        let found = estimate(data.view(), 2.0, Shape::Local).unwrap();
+        for (i, found) in found.into_iter().enumerate() {
+            let x = i % 128;
+            // Beyond the middle of the outermost tiles the surface is level.
+            if (24..104).contains(&x) {
+                assert!((found - haze(x)).abs() < 2.5, "{x}: {found}, {}", haze(x));
             }
         }
     }

@@ -108,6 +108,10 @@ impl Forward for Widefield {
     fn linearity(&self) -> Linearity {
         Linearity::Affine
     }
+
+    fn is_positive(&self) -> bool {
+        true
+    }
 }
 
 fn size(what: &'static str, expected: usize, found: usize) -> Error {

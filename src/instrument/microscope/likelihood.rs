@@ -21,8 +21,8 @@ pub trait Noise: Send + Sync + 'static {
     /// Name as in `diagnostics.json`.
     const NAME: &'static str;
 
-    /// Number of pixels.
-    fn count(&self) -> usize;
+    /// Measured values.
+    fn data(&self) -> &[f64];
 
     /// Log probability of pixel `index`, nats, up to a constant, and its derivative by `expected`.
     fn log_prob(&self, index: usize, expected: f64) -> (f64, f64);
@@ -60,8 +60,8 @@ impl FixedGaussian {
 impl Noise for FixedGaussian {
     const NAME: &'static str = "gaussian";
 
-    fn count(&self) -> usize {
-        self.data.len()
+    fn data(&self) -> &[f64] {
+        &self.data
     }
 
     fn log_prob(&self, index: usize, expected: f64) -> (f64, f64) {
@@ -82,7 +82,7 @@ impl Noise for FixedGaussian {
     }
 
     fn measured(&self) -> Option<Measured> {
-        let sigmas = (0..self.count()).map(|index| self.sigma(index)).collect();
+        let sigmas = (0..self.data.len()).map(|index| self.sigma(index)).collect();
         Some(Measured { values: self.data.clone(), sigmas })
     }
 }
@@ -113,8 +113,8 @@ impl GrowingGaussian {
 impl Noise for GrowingGaussian {
     const NAME: &'static str = "heteroscedastic_gaussian";
 
-    fn count(&self) -> usize {
-        self.data.len()
+    fn data(&self) -> &[f64] {
+        &self.data
     }
 
     fn log_prob(&self, index: usize, expected: f64) -> (f64, f64) {
@@ -165,8 +165,8 @@ impl ShiftedPoisson {
 impl Noise for ShiftedPoisson {
     const NAME: &'static str = "shifted_poisson";
 
-    fn count(&self) -> usize {
-        self.data.len()
+    fn data(&self) -> &[f64] {
+        &self.data
     }
 
     fn log_prob(&self, index: usize, expected: f64) -> (f64, f64) {
@@ -223,8 +223,12 @@ impl<N: Noise> Pixels<N> {
     /// A map of another size, or data or maps with values that are no numbers.
     pub fn new(noise: N, maps: &[(&'static str, &[f64])]) -> Result<Self> {
         for (what, map) in maps {
-            if map.len() != 1 && map.len() != noise.count() {
-                return Err(Error::Shape { what, expected: vec![noise.count()], found: vec![map.len()] });
+            if map.len() != 1 && map.len() != noise.data().len() {
+                return Err(Error::Shape {
+                    what,
+                    expected: vec![noise.data().len()],
+                    found: vec![map.len()],
+                });
             }
             if let Some(bad) = map.iter().position(|value| !value.is_finite()) {
                 return Err(Error::config(*what, format!("pixel {bad} is {}; mend or mask it", map[bad])));
@@ -239,11 +243,11 @@ impl<N: Noise> Density for Pixels<N> {
     const SINGULAR: bool = false;
 
     fn count(&self) -> usize {
-        self.noise.count()
+        self.noise.data().len()
     }
 
     fn prediction(&self) -> Vec<usize> {
-        vec![self.noise.count()]
+        vec![self.noise.data().len()]
     }
 
     fn log_prob(&self, predicted: &[f64]) -> (f64, Vec<f64>) {
@@ -265,7 +269,7 @@ impl<N: Noise> Density for Pixels<N> {
     fn chi2(&self, predicted: &[f64]) -> f64 {
         let squares =
             predicted.iter().enumerate().map(|(i, expected)| self.noise.residual(i, *expected).powi(2));
-        squares.sum::<f64>() / self.noise.count() as f64
+        squares.sum::<f64>() / self.noise.data().len() as f64
     }
 
     fn draw(&self, predicted: &[f64], rng: &mut Rng) -> Vec<f64> {
@@ -274,6 +278,10 @@ impl<N: Noise> Density for Pixels<N> {
 
     fn with_data(&self, data: Vec<f64>) -> Option<Self> {
         Some(Self { noise: self.noise.with_data(data) })
+    }
+
+    fn values(&self) -> Option<Vec<f64>> {
+        Some(self.noise.data().to_vec())
     }
 
     fn measured(&self) -> Option<Measured> {

@@ -129,6 +129,11 @@ impl Solver for Gibbs {
         let mut target = |z: &Tensor| seen.log_likelihood_and_gradient(problem, z);
         let centre = seen.coordinates(&cycle.x)?;
         let mut point = match cycle.point.take() {
+            Some(point) if begin.is_none() && matches!(seen, Seen::Pixels) => {
+                let fall = level / self.settings.level(round - 1) / prior.data_std();
+                cycle.steps.grow(fall.recip());
+                point.nearer(&centre, fall, &mut target)?
+            }
             Some(point) => point,
             None => Point::new(centre.clone(), &mut target)?,
         };

@@ -156,8 +156,9 @@ pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> 
     if prepared.unit == "counts" {
         assumptions.push("the camera is not described, so light is in the file's counts".into());
     }
+    let name = data.file_stem().unwrap_or_default().to_string_lossy();
     let frame = MicroscopeFrame {
-        source: data.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        source: name.strip_suffix(".ome").unwrap_or(&name).into(),
         channel: crate::io::stack::Channel {
             emission: Some(seen.microscope.recipe.optics.wavelength),
             ..channel

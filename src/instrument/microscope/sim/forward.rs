@@ -94,6 +94,10 @@ impl Forward for Structured {
         let frames = self.mixture.broadcast_matmul(&seen)?;
         Ok(frames.broadcast_add(&self.background)?.flatten_from(1)?)
     }
+
+    fn is_positive(&self) -> bool {
+        true
+    }
 }
 
 /// Metres along Y and X of an object voxel from the centre of the first camera pixel.
