@@ -88,3 +88,18 @@ fn a_part_is_cut_out_after_everything_is_measured() {
     assert_eq!(part.values[33], whole.values[21 * 64 + 9]);
     assert_eq!(part.problem.likelihoods[0].count(), 24 * 32);
 }
+
+/// The deconvolution fits as data do, the dark does not.
+#[test]
+fn the_guess_explains_the_data_roughly() {
+    let prepared = prepare(1, CAMERA, &Settings::default()).unwrap();
+    let problem = &prepared.problem;
+    let guess = problem.guess(&Compute::cpu()).unwrap().unwrap();
+    let [_, rows, columns] = problem.forward.grid().shape;
+    assert_eq!(guess.dims(), [1, 1, rows, columns]);
+    let fit = |x: &candle_core::Tensor| {
+        problem.likelihoods[0].chi2(&problem.predict(x).unwrap()).unwrap().to_vec1::<f32>().unwrap()[0]
+    };
+    let (near, dark) = (fit(&guess), fit(&guess.zeros_like().unwrap()));
+    assert!(near < 1.3 && dark > 10.0, "{near} {dark}");
+}
