@@ -7,6 +7,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Te
 use super::{
     conv_kernel::{self, Arranged, Geometry, channel_sums},
     layer::Kernels,
+    scratch::unwritten,
     simd::{Real, values, with_float},
     winograd,
 };
@@ -222,7 +223,7 @@ fn by_tiles(g: &Geometry, inputs: usize, outputs: usize) -> bool {
 /// Convolves `[B, Y, X, C]` to `[B, Y, X, O]`; `bias` holds O numbers or none.
 pub(super) fn convolve<T: Real>(g: &Geometry, images: &[T], kernels: &Kernels<T>, bias: &[T]) -> Vec<T> {
     let weights = &kernels.arranged;
-    let mut output = vec![T::default(); g.batch * g.pixels() * weights.outputs];
+    let mut output = unwritten(g.batch * g.pixels() * weights.outputs);
     if by_tiles(g, weights.inputs, weights.outputs) {
         winograd::convolve(g, images, kernels.transformed(), bias, &mut output);
     } else {

@@ -3,6 +3,7 @@
 use super::{
     parallel::{each_chunk, parts},
     product::{Left, Product, Right, Start},
+    scratch::unwritten,
     simd::{Kernel, Real, Vector},
 };
 
@@ -74,7 +75,7 @@ impl<T: Real> Arranged<T> {
     /// From weights `[O, C, k, k]`.
     pub(crate) fn forward(weights: &[T], outputs: usize, inputs: usize) -> Self {
         let (taps, row) = (weights.len() / (outputs * inputs), weights.len() / outputs);
-        let mut values = vec![T::default(); weights.len()];
+        let mut values = unwritten(weights.len());
         let share = inputs.div_ceil(tasks(weights.len()));
         each_chunk(&mut parts(&mut values, inputs * outputs, share * outputs), 1, |task, planes| {
             for (block, weights) in weights.chunks(LINES * row).enumerate() {
@@ -95,7 +96,7 @@ impl<T: Real> Arranged<T> {
     /// The adjoint of weights `[O, C, k, k]`: inputs and outputs exchanged, kernel turned by 180 degrees.
     pub(crate) fn adjoint(weights: &[T], outputs: usize, inputs: usize) -> Self {
         let (pairs, taps) = (inputs * outputs, weights.len() / (outputs * inputs));
-        let mut values = vec![T::default(); weights.len()];
+        let mut values = unwritten(weights.len());
         let share = pairs.div_ceil(tasks(weights.len()));
         each_chunk(&mut parts(&mut values, pairs, share), 1, |task, planes| {
             for (tap, plane) in planes.iter_mut().flat_map(|taps| taps.iter_mut()).enumerate() {
@@ -110,7 +111,7 @@ impl<T: Real> Arranged<T> {
     pub(crate) fn restore(gradient: &[T], outputs: usize, inputs: usize) -> Vec<T> {
         let taps = gradient.len() / (outputs * inputs);
         let row = inputs * taps;
-        let mut weights = vec![T::default(); gradient.len()];
+        let mut weights = unwritten(gradient.len());
         let share = outputs.div_ceil(tasks(gradient.len())).next_multiple_of(LINES);
         each_chunk(&mut weights, share * row, |task, weights| {
             for (block, weights) in weights.chunks_mut(LINES * row).enumerate() {

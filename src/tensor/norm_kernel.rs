@@ -4,6 +4,7 @@ use candle_core::WithDType;
 
 use super::{
     parallel::each_chunk,
+    scratch::unwritten,
     simd::{Kernel, Real, Vector, WIDEST},
 };
 
@@ -44,7 +45,7 @@ impl<'a, T: Real> Modulation<'a, T> {
     pub(crate) fn forward(&self) -> Vec<T> {
         let moments = self.moments();
         let coefficients = self.coefficients(&moments);
-        let mut y = vec![T::default(); self.x.len()];
+        let mut y = unwritten(self.x.len());
         let mut pieces = self.pieces(&mut y);
         each_chunk(&mut pieces, 1, |_, pieces| {
             for Piece { image, start, values: y } in pieces {
@@ -62,11 +63,12 @@ impl<'a, T: Real> Modulation<'a, T> {
     pub(crate) fn backward(&self, gradient: &[T]) -> Vec<T> {
         let moments = self.moments();
         let coefficients = self.coefficients(&moments);
-        let mut all = vec![T::default(); self.x.len() + 2 * self.scale.len()];
+        let mut all = unwritten(self.x.len() + 2 * self.scale.len());
         let (dx, modulation) = all.split_at_mut(self.x.len());
+        modulation.fill(T::default());
         let (dscale, dshift) = modulation.split_at_mut(self.scale.len());
         let mut pieces = self.pieces(dx);
-        let mut sums = vec![T::default(); pieces.len() * 2 * self.channels];
+        let mut sums = unwritten(pieces.len() * 2 * self.channels);
         let mut slots: Vec<_> = pieces.iter_mut().zip(sums.chunks_mut(2 * self.channels)).collect();
         each_chunk(&mut slots, 1, |_, slots| {
             for (Piece { image, start, values: g }, sums) in slots {
@@ -187,19 +189,11 @@ struct Piece<'a, T> {
     values: &'a mut [T],
 }
 
-/// 1 / (1 + e^-x); the loop has a fixed length, so that the compiler makes one register of it.
+/// 1 / (1 + e^-x).
 #[inline(always)]
 fn sigmoid<V: Vector>(x: V) -> V {
-    let one = V::Lane::from_f64(1.0);
-    let mut lanes = [V::Lane::default(); WIDEST];
-    // SAFETY: `lanes` holds a register.
-    unsafe {
-        x.store(lanes.as_mut_ptr());
-        for lane in &mut lanes[..V::LANES] {
-            *lane = one / (one + (-*lane).quick_exp());
-        }
-        V::load(lanes.as_ptr())
-    }
+    let one = V::splat(V::Lane::from_f64(1.0));
+    one.plus(x.times(V::splat(V::Lane::from_f64(-1.0))).exp()).reciprocal()
 }
 
 /// One register of a coefficient of several channels.
@@ -353,11 +347,19 @@ fn column_sums<V: Vector>(
 ) -> [V::Lane; WIDEST] {
     let zero = V::splat(V::Lane::default());
     let mut totals = [zero; 4];
-    for (pixel, at) in (first..x.len()).step_by(channels).enumerate() {
+    let add = |at: usize, total: &mut V| {
         // SAFETY: so many channels of the pixel at `at` are left.
         let x = unsafe { V::load_first(x.as_ptr().add(at), channels - first) }.minus(mean);
-        let total = &mut totals[pixel % 4];
         *total = if square { x.mul_add(x, *total) } else { total.plus(x) };
+    };
+    let pixels = x.len() / channels;
+    for pixel in (0..pixels - pixels % 4).step_by(4) {
+        for (next, total) in totals.iter_mut().enumerate() {
+            add((pixel + next) * channels + first, total);
+        }
+    }
+    for pixel in pixels - pixels % 4..pixels {
+        add(pixel * channels + first, &mut totals[0]);
     }
     let [a, b, c, d] = totals;
     let mut lanes = [V::Lane::default(); WIDEST];

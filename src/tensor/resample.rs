@@ -9,6 +9,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor, WithD
 use super::cuda;
 use super::{
     parallel::each_chunk,
+    scratch::unwritten,
     simd::{Real, values, with_float},
 };
 use crate::{Error, Result};
@@ -204,7 +205,7 @@ impl CustomOp1 for Part {
 fn coarsen<T: Real>(x: &[T], width: usize, channels: usize, factor: f64) -> Vec<T> {
     let factor = T::from_f64(factor);
     let row = width * channels;
-    let mut y = vec![T::default(); x.len() / 4];
+    let mut y = unwritten(x.len() / 4);
     each_chunk(&mut y, row / 2, |index, y| {
         let (top, bottom) = x[2 * index * row..][..2 * row].split_at(row);
         let pairs = top.chunks_exact(2 * channels).zip(bottom.chunks_exact(2 * channels));
@@ -222,7 +223,7 @@ fn coarsen<T: Real>(x: &[T], width: usize, channels: usize, factor: f64) -> Vec<
 fn refine<T: Real>(x: &[T], width: usize, channels: usize, factor: f64) -> Vec<T> {
     let factor = T::from_f64(factor);
     let row = width * channels;
-    let mut y = vec![T::default(); x.len() * 4];
+    let mut y = unwritten(x.len() * 4);
     each_chunk(&mut y, 4 * row, |index, y| {
         let (top, bottom) = y.split_at_mut(2 * row);
         for (pair, x) in

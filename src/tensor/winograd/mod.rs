@@ -10,12 +10,13 @@ mod transform;
 pub(crate) use self::correlate::correlate;
 use self::{
     tiles::{Tiles, point_stride},
-    transform::{Input, Taps, Transform, splat},
+    transform::{Input, Taps, Transform},
 };
 use super::{
     conv_kernel::{Arranged, Geometry},
     parallel::{each_chunk, parts},
     product::{Left, Product, Right, Start},
+    scratch::unwritten,
     simd::{Kernel, Real, Vector, WIDEST},
 };
 
@@ -41,7 +42,7 @@ impl<T: Real> Transformed<T> {
     pub(crate) fn new(weights: &Arranged<T>) -> Self {
         let (inputs, outputs) = (weights.inputs, weights.outputs);
         let width = padded(outputs);
-        let mut values = vec![T::default(); POINTS * inputs * width];
+        let mut values = unwritten(POINTS * inputs * width);
         let rows = inputs.div_ceil(LEAST_TASKS).max(1);
         each_chunk(&mut parts(&mut values, inputs * width, rows * width), 1, |task, points| {
             for points in points {
@@ -76,17 +77,16 @@ impl<T: Real> Kernel<T> for TransformKernels<'_, '_, T> {
         for row in 0..rows {
             let input = self.first + row;
             for output in (0..*outputs).step_by(V::LANES) {
-                let mut kernel = [[splat::<V>(0.0); 3]; 3];
-                for (tap, weight) in kernel.iter_mut().flatten().enumerate() {
-                    let source = values[tap * taps + input * outputs + output..].as_ptr();
+                let tap = |i: usize, j: usize| {
+                    let source = values[(3 * i + j) * taps + input * outputs + output..].as_ptr();
                     // SAFETY: so many outputs are left in this row.
-                    *weight = unsafe { V::load_first(source, outputs - output) };
-                }
-                for (point, value) in Taps::both(kernel).iter().flatten().enumerate() {
-                    let target = self.points[point][row * width + output..].as_mut_ptr();
+                    unsafe { V::load_first(source, outputs - output) }
+                };
+                Taps::both(tap, |i, j, value: V| {
+                    let target = self.points[6 * i + j][row * width + output..].as_mut_ptr();
                     // SAFETY: rows are whole registers.
                     unsafe { value.store(target) };
-                }
+                });
             }
         }
     }

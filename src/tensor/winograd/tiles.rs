@@ -53,25 +53,20 @@ impl Tiles {
             let image = &images[image * channels..][..self.height * self.width * channels];
             for channel in (0..channels).step_by(V::LANES) {
                 let lanes = (channels - channel).min(V::LANES);
-                let mut tile = [[splat::<V>(0.0); I]; I];
-                for (i, row) in tile.iter_mut().enumerate() {
-                    for (j, value) in row.iter_mut().enumerate() {
-                        let (y, x) = ((top + i).wrapping_sub(border), (left + j).wrapping_sub(border));
-                        if y < self.height && x < self.width {
-                            let at = (y * self.width + x) * channels + channel;
-                            // SAFETY: the pixel lies inside the image, and `lanes` of its channels are left.
-                            *value = unsafe { V::load_first(image.as_ptr().add(at), lanes) };
-                        }
+                let pixel = |i: usize, j: usize| {
+                    let (y, x) = ((top + i).wrapping_sub(border), (left + j).wrapping_sub(border));
+                    if y >= self.height || x >= self.width {
+                        return splat(0.0);
                     }
-                }
-                let tile = F::both(tile);
-                for (i, row) in tile.iter().enumerate() {
-                    for (j, value) in row.iter().enumerate() {
-                        let at = (i * 6 + j) * stride + slot * channels + channel;
-                        // SAFETY: the assertion above bounds the largest offset.
-                        unsafe { value.store_first(fields.as_mut_ptr().add(at), lanes) };
-                    }
-                }
+                    let at = (y * self.width + x) * channels + channel;
+                    // SAFETY: the pixel lies inside the image, and `lanes` of its channels are left.
+                    unsafe { V::load_first(image.as_ptr().add(at), lanes) }
+                };
+                F::both(pixel, |i, j, value: V| {
+                    let at = (i * 6 + j) * stride + slot * channels + channel;
+                    // SAFETY: the assertion above bounds the largest offset.
+                    unsafe { value.store_first(fields.as_mut_ptr().add(at), lanes) };
+                });
             }
         }
     }
@@ -94,25 +89,23 @@ impl Tiles {
             let (image, top, left) = self.place(first + slot);
             for channel in (0..outputs).step_by(V::LANES) {
                 let lanes = (outputs - channel).min(V::LANES);
-                let mut tile = [[splat::<V>(0.0); 6]; 6];
-                for (point, value) in tile.iter_mut().flatten().enumerate() {
-                    // SAFETY: the assertion above bounds the largest offset.
-                    *value = unsafe { V::load(sums.as_ptr().add(point * stride + slot * padded + channel)) };
-                }
                 let mut offset = splat::<V>(0.0);
                 if let Some(bias) = bias.get(channel..channel + lanes) {
                     // SAFETY: `bias` holds so many numbers.
                     offset = unsafe { V::load_first(bias.as_ptr(), lanes) };
                 }
-                let tile = Output::both(tile);
-                for (i, row) in tile.iter().enumerate().take(self.height - top) {
-                    for (j, value) in row.iter().enumerate().take(self.width - left) {
+                // SAFETY: the assertion above bounds the largest offset.
+                let point = |i: usize, j: usize| unsafe {
+                    V::load(sums.as_ptr().add((6 * i + j) * stride + slot * padded + channel))
+                };
+                Output::both(point, |i, j, value: V| {
+                    if i < self.height - top && j < self.width - left {
                         let at = (image + (top + i) * self.width + left + j - start) * outputs + channel;
                         let target = &mut images[at..at + lanes];
                         // SAFETY: `target` holds so many numbers.
                         unsafe { value.plus(offset).store_first(target.as_mut_ptr(), lanes) };
                     }
-                }
+                });
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The transforms of F(4 x 4, 3 x 3) along one axis and along both.
 
+use std::mem::MaybeUninit;
+
 use candle_core::WithDType;
 
 use crate::tensor::simd::Vector;
@@ -8,25 +10,32 @@ use crate::tensor::simd::Vector;
 pub(super) trait Transform<const I: usize, const O: usize> {
     fn apply<V: Vector>(x: [V; I]) -> [V; O];
 
-    /// Along both axes.
+    /// Along both axes of the tile that `read` gives and `write` takes, element by element.
     #[inline(always)]
-    fn both<V: Vector>(tile: [[V; I]; I]) -> [[V; O]; O] {
-        let zero = splat::<V>(0.0);
-        let (mut rows, mut result) = ([[zero; I]; O], [[zero; O]; O]);
-        for i in 0..I {
-            let mut column = [zero; I];
-            for j in 0..I {
-                column[j] = tile[j][i];
+    fn both<V: Vector>(read: impl Fn(usize, usize) -> V, mut write: impl FnMut(usize, usize, V)) {
+        // Clearing what is overwritten would take a tenth of a convolution.
+        let mut rows = [[MaybeUninit::<V>::uninit(); I]; O];
+        for j in 0..I {
+            let mut column = [splat(0.0); I];
+            for i in 0..I {
+                column[i] = read(i, j);
             }
             let column = Self::apply(column);
             for o in 0..O {
-                rows[o][i] = column[o];
+                rows[o][j].write(column[o]);
             }
         }
-        for o in 0..O {
-            result[o] = Self::apply(rows[o]);
+        for (o, elements) in rows.iter().enumerate() {
+            let mut row = [splat(0.0); I];
+            for i in 0..I {
+                // SAFETY: the first loop wrote all elements.
+                row[i] = unsafe { elements[i].assume_init() };
+            }
+            let row = Self::apply(row);
+            for p in 0..O {
+                write(o, p, row[p]);
+            }
         }
-        result
     }
 }
 
