@@ -13,7 +13,7 @@ use crate::{
         microscope::Microscope,
         vlbi::array::Array,
     },
-    io::stack::{Stack, recognise},
+    io::stack::{Metadata, Stack, recognise},
     reconstruction::Settings,
 };
 
@@ -63,13 +63,30 @@ impl RunArguments {
     /// Files that cannot be read, or settings that are no settings.
     pub(super) fn layers(&self, input: &Path) -> Result<Layers> {
         let run_file = is_yaml(input).then(|| config::read_yaml(input)).transpose()?;
-        let mut layers = Layers::defaults(&defaults(input, run_file.as_ref())?)?;
-        let named = run_file.as_ref().and_then(|run| run.get("instrument")).and_then(Value::as_str);
+        let named = run_file.as_ref().and_then(|run| run.get("data")).and_then(Value::as_str).map(Path::new);
+        match if run_file.is_some() { named } else { Some(input) } {
+            Some(data) if recognise(data)?.is_some() => {
+                let Metadata { shape, voxel, .. } = Stack::open(data)?.metadata;
+                // What is known of the stack decides about the defaults of the rest.
+                let least = Settings::for_stacks(usize::MAX);
+                let told: Settings = self.above(&least, input, run_file.as_ref())?.resolve()?;
+                let pitch = told.stack.known_pitch(voxel, None)?;
+                let voxels = told.microscope.most_voxels([shape.z, shape.y, shape.x], pitch);
+                self.above(&Settings::for_stacks(voxels), input, run_file.as_ref())
+            }
+            _ => self.above(&Settings::default(), input, run_file.as_ref()),
+        }
+    }
+
+    /// All layers above `defaults`.
+    fn above(&self, defaults: &Settings, input: &Path, run_file: Option<&Value>) -> Result<Layers> {
+        let mut layers = Layers::defaults(defaults)?;
+        let named = run_file.and_then(|run| run.get("instrument")).and_then(Value::as_str);
         if let Some(name) = self.instrument.as_deref().or(named) {
             layers.merge(settings_of(name)?, name);
         }
         if let Some(run) = run_file {
-            layers.merge(run, &input.display().to_string());
+            layers.merge(run.clone(), &input.display().to_string());
         } else {
             layers.merge(json!({ "data": input }), "command line");
         }
@@ -108,19 +125,6 @@ impl RunArguments {
         put("stack", (!self.voxel.is_empty()).then(|| json!({ "voxel": self.voxel })));
         Value::Object(flags)
     }
-}
-
-/// The settings that suit the kind of data.
-fn defaults(input: &Path, run_file: Option<&Value>) -> Result<Settings> {
-    let named = run_file.and_then(|run| run.get("data")).and_then(Value::as_str).map(Path::new);
-    let data = if run_file.is_some() { named } else { Some(input) };
-    Ok(match data {
-        Some(data) if recognise(data)?.is_some() => {
-            let shape = Stack::open(data)?.metadata.shape;
-            Settings::for_stacks(shape.z.saturating_mul(shape.y).saturating_mul(shape.x))
-        }
-        _ => Settings::default(),
-    })
 }
 
 /// Settings that suit an instrument, in the layout of a run file.

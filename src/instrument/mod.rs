@@ -16,6 +16,8 @@ pub use linear::{Linear, Linearity, Measured, hartley};
 pub use position::Position;
 pub use seen::Seen;
 
+use microscope::richardson_lucy::{ITERATIONS, richardson_lucy};
+
 use crate::{
     Error, Result,
     compute::Compute,
@@ -132,9 +134,6 @@ pub struct Problem {
     pub scaling: Scaling,
 }
 
-/// Iterations of the deconvolution that [`Problem::guess`] makes: chains start near it, so that more would only add noise.
-const GUESS: usize = 20;
-
 /// Pixels whose likelihood a thread of the CPU computes at a time.
 const PART: usize = 1 << 15;
 
@@ -216,8 +215,7 @@ impl Problem {
         let Some(values) = likelihood.values().filter(|_| self.forward.is_positive()) else {
             return Ok(None);
         };
-        let light =
-            microscope::richardson_lucy::richardson_lucy(self.forward.as_ref(), &values, GUESS, compute)?;
+        let light = richardson_lucy(self.forward.as_ref(), &values, ITERATIONS, compute)?;
         let [z, y, x] = self.forward.grid().shape;
         let light = compute.tensor(light.iter().map(|&value| f64::from(value)).collect(), &[1, z, y, x])?;
         Ok(Some(self.scaling.to_network(&light)?))

@@ -165,13 +165,14 @@ rivals!(
     Eps
 );
 
-/// Where chains start that no variational stage precedes: at draws of the prior.
+/// Where chains start that no variational stage precedes: at draws of the prior, near a rough image that explains the data where
+/// there is one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StartSettings {
     /// Number of chains.
     pub chains: usize,
-    /// Steps of Heun's method for each draw.
+    /// Steps of Heun's method for each draw, or evaluations of the reverse diffusion near that image.
     pub draw_steps: usize,
 }
 

@@ -213,10 +213,12 @@ impl StepSizes {
         }
     }
 
-    /// Multiplies all steps by `factor`, up to the largest.
-    pub fn grow(&mut self, factor: f64) {
-        for log in &mut self.log {
-            *log = (*log + factor.ln()).min(self.largest.ln());
+    /// Multiplies the steps of chains that accepted as often as they should by `factor`, up to the largest.
+    pub fn grow(&mut self, factor: f64, acceptance: &[f64]) {
+        for (log, acceptance) in self.log.iter_mut().zip(acceptance) {
+            if *acceptance >= self.target {
+                *log = (*log + factor.ln()).min(self.largest.ln());
+            }
         }
     }
 
@@ -396,6 +398,18 @@ mod tests {
         let ideal = -(0.8f64.ln());
         assert!((steps.values()[0] / (ideal / 2.0) - 1.0).abs() < 1e-3);
         assert!((steps.values()[1] / (ideal / 20.0) - 1.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn only_steps_that_are_accepted_grow() {
+        let mut steps = StepSizes::new(3, 0.1, 0.15, 0.8);
+        steps.grow(1.2, &[0.9, 0.5, 0.8]);
+        let close = |steps: &StepSizes, expected: [f64; 3]| {
+            steps.values().iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12)
+        };
+        assert!(close(&steps, [0.12, 0.1, 0.12]));
+        steps.grow(2.0, &[1.0, 1.0, 0.0]);
+        assert!(close(&steps, [0.15, 0.15, 0.12]), "none grows beyond the largest");
     }
 
     /// A chain whose density is not finite at the proposal stays where it is; the others go on.

@@ -15,13 +15,21 @@ use crate::{
 /// The prior of a run that names none, for visibilities and for stacks.
 const DEFAULT_PRIORS: [&str; 2] = ["blackhole64", "organelle64"];
 
-/// Object voxels per camera pixel, with what lies beyond the field of view.
-const VOXELS: usize = 5;
 /// Memory that the default settings of a stack stay below, bytes.
 const MEMORY: usize = 7 << 30;
+/// Voxels times evaluations of the prior that they stay below: about six minutes on two cores.
+const WORK: usize = 850_000_000;
+/// Rounds of a fall, and evaluations of the prior in each.
+const FALL: usize = 12;
+const EVALUATIONS: usize = 5;
 /// Chains, and draws of each, for smaller and larger stacks, and the least of all.
-const CHAINS: [[usize; 2]; 5] = [[8, 8], [4, 8], [4, 4], [2, 4], [1, 4]];
+const CHAINS: [[usize; 2]; 8] = [[32, 2], [16, 4], [8, 8], [8, 4], [4, 8], [4, 4], [2, 4], [1, 4]];
 const LEAST: [usize; 2] = [1, 2];
+
+/// Rounds of a chain after its fall that give so many draws: a quarter of them is burn-in.
+fn rounds(draws: usize) -> usize {
+    draws + draws / 2
+}
 
 /// Settings of a reconstruction; every field has a default but `data`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -76,24 +84,26 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Defaults for stacks with so many camera pixels in a channel at one time: few chains, because each holds a large
-    /// image, and the fewer the larger it is. They start near an image that explains the data, so one short fall is enough,
-    /// and the light of a voxel spreads over many pixels, so that the coupling may end high.
-    pub fn for_stacks(pixels: usize) -> Self {
+    /// Defaults for objects of so many voxels: few chains, because each holds a large image, and the fewer the larger it is.
+    /// They start near an image that explains the data, so one short fall is enough, and the light of a voxel spreads over
+    /// many pixels, so that the coupling may end high.
+    pub fn for_stacks(voxels: usize) -> Self {
         let threads = rayon::current_num_threads();
-        let fits = |[chains, draws]: &[usize; 2]| {
-            memory::predicted(pixels.saturating_mul(VOXELS), *chains, chains * draws, threads) < MEMORY
+        let fits = |&[chains, draws]: &[usize; 2]| {
+            let work = voxels.saturating_mul(chains * (FALL + rounds(draws)) * EVALUATIONS);
+            work < WORK && memory::predicted(voxels, chains, chains * draws, threads) < MEMORY
         };
         let [chains, draws] = CHAINS.into_iter().find(fits).unwrap_or(LEAST);
         let start = StartSettings { chains, draw_steps: 4 };
         let sampling = GibbsSettings {
             cycles: 1,
-            anneal: 12,
-            rounds: draws + draws / 2,
+            anneal: FALL,
+            rounds: rounds(draws),
             draws,
             start_level: 3.0,
             final_level: 0.2,
-            denoise: 5,
+            denoise: EVALUATIONS,
+            trajectories: 1,
             // The likelihood has one mode: no chain is lost in another.
             restart: Restart { threshold: 1e3, ..Restart::default() },
             ..GibbsSettings::default()
@@ -126,5 +136,32 @@ impl Settings {
             return Err(Error::config("samples", format!("{} samples; at most 100000", self.samples)));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chains(voxels: usize) -> [usize; 2] {
+        let settings = Settings::for_stacks(voxels);
+        let SolverSettings::Gibbs { start, sampling } = settings.solver else {
+            panic!("{:?}", settings.solver)
+        };
+        assert_eq!(settings.samples, start.chains * sampling.draws);
+        [start.chains, sampling.draws]
+    }
+
+    #[test]
+    fn larger_stacks_get_fewer_chains() {
+        assert_eq!(chains(1), CHAINS[0]);
+        assert_eq!(chains(usize::MAX), LEAST);
+        let mut before = CHAINS[0];
+        for voxels in (12..34).map(|power| 1 << power) {
+            let [chains, draws] = chains(voxels);
+            assert!(chains <= before[0] && chains * draws <= before[0] * before[1], "{voxels}");
+            before = [chains, draws];
+        }
+        assert_eq!(before, LEAST);
     }
 }

@@ -171,7 +171,7 @@ fn what_a_stack_lacks_is_named_with_the_flag_that_gives_it() {
         antumbra(folder.path(), &[&given[..], &["100 nm,100 nm", "--set", "microscope.border=0.6"]].concat());
     assert!(output.status.success(), "{}", stderr(&output));
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(told.contains("2 times 8 chains") && told.contains("GiB of memory"), "{told}");
+    assert!(told.contains("2 times 32 chains") && told.contains("GiB of memory"), "{told}");
     let part = ["--set", "microscope.crop={top: 30, left: 0, height: 4, width: 8}"];
     refused(
         &[&["--instrument", "bare.yaml", "--voxel", "100 nm,100 nm"], &part[..]].concat(),

@@ -4,7 +4,7 @@ use antumbra::{
     Result,
     compute::Compute,
     instrument::microscope::{
-        Crop, Microscope,
+        self, Crop, Microscope,
         description::EMBEDDED,
         problem::{NoiseModel, Prepared, Settings, problem},
     },
@@ -102,4 +102,30 @@ fn the_guess_explains_the_data_roughly() {
     };
     let (near, dark) = (fit(&guess), fit(&guess.zeros_like().unwrap()));
     assert!(near < 1.3 && dark > 10.0, "{near} {dark}");
+}
+
+/// The prediction by which memory and the number of chains are chosen is never below what is modelled.
+#[test]
+fn the_object_is_no_larger_than_predicted() {
+    let layout = microscope::sim::Layout { angles: 3, phases: 3 };
+    let small = Some(Crop { top: 8, left: 16, height: 32, width: 24 });
+    for (planes, settings) in [
+        (1, Settings::default()),
+        (9, Settings::default()),
+        (1, Settings { factor: 3, border: 0.999, ..Settings::default() }),
+        (3, Settings { crop: small, ..Settings::default() }),
+    ] {
+        let found = prepare(planes, CAMERA, &settings).unwrap().domain.object;
+        let pitch = [Some(200e-9), Some(65e-9), Some(65e-9)];
+        let most = settings.most_voxels([planes, 64, 64], pitch);
+        // Sizes are rounded up to multiples of 8 here.
+        let rounded: usize = found.shape[0] * (found.shape[1] - 7) * (found.shape[2] - 7);
+        assert!(rounded <= most, "{:?} against {most}", found.shape);
+        assert!(found.len() > most / 4, "{:?} against {most}", found.shape);
+    }
+    let frames = Settings { sim: Some(layout), ..Settings::default() };
+    let pitch = [None, Some(65e-9), Some(65e-9)];
+    let plane = Settings::default().most_voxels([1, 64, 64], pitch);
+    assert_eq!(frames.most_voxels([9, 64, 64], pitch), plane);
+    assert!(Settings::default().most_voxels([usize::MAX; 3], [None; 3]) == usize::MAX);
 }

@@ -31,7 +31,8 @@ pub struct Settings {
     pub background: Option<f64>,
     /// Shape of an estimated background.
     pub background_shape: Shape,
-    /// Fraction of the light of a source at the edge of the field of view that the object's border must be able to explain.
+    /// Fraction of the light of a source at the edge of the field of view that the object's border must be able to explain,
+    /// if 2.5 um are enough for it.
     pub border: f64,
     /// Raw frames under structured illumination; an evenly lit stack if absent.
     pub sim: Option<Layout>,
@@ -119,7 +120,9 @@ pub fn problem(
         Some(_) => stripes(data.view(), pitch, microscope, settings)?,
         None => Vec::new(),
     };
-    let domain = Domain::new(camera, pitch, settings.factor, reach(&psf, settings.border), multiple)?;
+    let (reach, most) = (reach(&psf, settings.border), widest(psf.grid.pitch));
+    let margin = [0, 1, 2].map(|axis| reach[axis].min(most[axis]));
+    let domain = Domain::new(camera, pitch, settings.factor, margin, multiple)?;
     let measured =
         || NoiseEstimate::measure(data.view(), [pitch[1], pitch[2]], microscope.recipe.optics.cut_off());
     // Frames of one plane have the background of their mean, whose noise is smaller.
@@ -220,8 +223,37 @@ fn dark_light(data: ArrayView3<f64>, read_noise: f64, frames: f64, shape: Shape)
     Ok(found)
 }
 
-/// Widest response that is computed, m from the axis: beyond lies less than a hundredth of the light in focus.
+/// Widest response that is computed, m from the axis: beyond lies less than a hundredth of the light in focus. Farther beyond
+/// the field of view and the outermost planes no object is modelled either: its light is spread so widely that the background
+/// explains it.
 const WIDEST: f64 = 2.5e-6;
+
+/// Voxels of `pitch` metres that [`WIDEST`] takes along Z, Y, X.
+fn widest(pitch: [f64; 3]) -> [usize; 3] {
+    pitch.map(|pitch| (WIDEST / pitch).ceil() as usize)
+}
+
+/// Voxels along Z, Y, X of stacks whose file does not tell, m.
+const USUAL: [f64; 3] = [250e-9, 65e-9, 65e-9];
+
+impl Settings {
+    /// Number of object voxels at most of a stack of so many recorded planes or frames, rows and columns; `pitch` along Z, Y, X
+    /// in metres, as far as it is known.
+    pub fn most_voxels(&self, [planes, rows, columns]: [usize; 3], pitch: [Option<f64>; 3]) -> usize {
+        let part = self.crop.unwrap_or(Crop::whole([rows, columns]));
+        let camera = camera((planes, part.height, part.width), self);
+        let known = [0, 1, 2].map(|axis| pitch[axis].filter(|pitch| *pitch > 0.0).unwrap_or(USUAL[axis]));
+        let scale = [1, self.factor.max(1), self.factor.max(1)];
+        let border = widest([0, 1, 2].map(|axis| known[axis] / scale[axis] as f64));
+        let size = |axis: usize| {
+            // The response reaches from one end of the data to the other and no farther.
+            let view = camera[axis].saturating_mul(scale[axis]);
+            let farthest = if axis == 0 { view.saturating_sub(1) } else { view };
+            view.saturating_add(border[axis].min(farthest).saturating_mul(2))
+        };
+        size(0).saturating_mul(size(1)).saturating_mul(size(2))
+    }
+}
 
 /// The grid of the response on the object's pitch: all distances between planes of the stack, and across the light cone of
 /// half the stack's height, but never more than the field of view.

@@ -5,6 +5,10 @@ use ndarray::Array3;
 
 use crate::{Error, Result, compute::Compute, instrument::Forward, tensor::value_and_gradient};
 
+/// Iterations of the deconvolution that is shown beside the posterior, gives the prior its scale, and is what chains start near:
+/// more would fit the noise.
+pub const ITERATIONS: usize = 20;
+
 /// Smallest predicted light that data are divided by, relative to the brightest.
 const LEAST: f64 = 1e-6;
 

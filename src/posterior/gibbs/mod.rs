@@ -130,25 +130,28 @@ impl Solver for Gibbs {
         let centre = seen.coordinates(&cycle.x)?;
         let mut point = match cycle.point.take() {
             Some(point) if begin.is_none() && matches!(seen, Seen::Pixels) => {
-                let fall = level / self.settings.level(round - 1) / prior.data_std();
-                cycle.steps.grow(fall.recip());
+                let fall = self.settings.level(round) / self.settings.level(round - 1);
                 point.nearer(&centre, fall, &mut target)?
             }
             Some(point) => point,
             None => Point::new(centre.clone(), &mut target)?,
         };
         let reference = Reference::Gaussian { centre, width: level };
-        let (mut acceptance, mut done, mut tried) = (0.0, 0, 0);
+        let (mut accepted, mut done, mut tried) = (Vec::new(), 0, 0);
         while done < trajectories && tried < trajectories + FINDING {
             let outcome = hmc::draw(&mut target, &reference, &point, &cycle.steps, self.settings.leaps, rng)?;
             if round < self.kept.first() {
                 cycle.steps.adapt(&outcome.acceptance);
             }
-            acceptance = mean(&outcome.acceptance);
+            accepted = outcome.acceptance;
             point = outcome.point;
             tried += 1;
             // A cycle's first step sizes are a guess: chains that do not move with them would remember their start.
-            done += usize::from(begin.is_none() || acceptance > 0.5 * self.settings.acceptance);
+            done += usize::from(begin.is_none() || mean(&accepted) > 0.5 * self.settings.acceptance);
+        }
+        if matches!(seen, Seen::Pixels) && round + 1 < self.kept.first() {
+            let fall = self.settings.level(round + 1) / self.settings.level(round);
+            cycle.steps.grow(fall.recip(), &accepted);
         }
         let z = seen.completed(&point.position, &cycle.x, level, rng)?;
         self.seen = Some(seen);
@@ -161,7 +164,7 @@ impl Solver for Gibbs {
         let metrics = vec![
             ("level", level),
             ("log_likelihood", log_likelihood),
-            ("acceptance", acceptance),
+            ("acceptance", mean(&accepted)),
             ("step_size", self.cycle.steps.median()),
             ("restarted", restarted),
             ("dropped", dropped),

@@ -19,7 +19,12 @@ use super::{Prepared, Settings};
 use crate::{
     Error, Result,
     compute::Compute,
-    instrument::microscope::{self, Crop, problem::stripes, richardson_lucy::richardson_lucy, sim::Pattern},
+    instrument::microscope::{
+        self, Crop,
+        problem::stripes,
+        richardson_lucy::{ITERATIONS, richardson_lucy},
+        sim::Pattern,
+    },
     io::{
         cube::MicroscopeFrame,
         cube_hdf5, cube_tiff,
@@ -29,8 +34,6 @@ use crate::{
     quantile::quantile,
 };
 
-/// Iterations of the classical deconvolution that is shown beside the posterior and gives the prior its scale.
-const ITERATIONS: usize = 20;
 /// Quantile of the classical image that counts as the brightness of its bright structures.
 const BRIGHT: f64 = 0.995;
 

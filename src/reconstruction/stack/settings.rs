@@ -36,8 +36,20 @@ impl Default for StackSettings {
 }
 
 impl StackSettings {
-    /// Voxel pitch along Z, Y, X, m: what is set, else the file's, else the instrument's camera pixel. The pitch along Z of
-    /// a single plane does not matter.
+    /// Voxel pitch along Z, Y, X, m, as far as it is known: what is set, else the file's, else the instrument's camera pixel.
+    ///
+    /// # Errors
+    /// Another number of values than two or three.
+    pub fn known_pitch(&self, file: [Option<f64>; 3], camera_pixel: Option<f64>) -> Result<[Option<f64>; 3]> {
+        match self.voxel[..] {
+            [] => Ok([file[0], file[1].or(camera_pixel), file[2].or(camera_pixel)]),
+            [y, x] => Ok([file[0], Some(y.0), Some(x.0)]),
+            [z, y, x] => Ok([Some(z.0), Some(y.0), Some(x.0)]),
+            _ => Err(Error::config("stack.voxel", "needs two values (Y, X) or three (Z, Y, X)")),
+        }
+    }
+
+    /// [`StackSettings::known_pitch`], all of it. The pitch along Z of a single plane does not matter.
     ///
     /// # Errors
     /// A pitch that nobody tells, with the flag that gives it, or one that cannot be.
@@ -47,12 +59,7 @@ impl StackSettings {
         camera_pixel: Option<f64>,
         planes: usize,
     ) -> Result<[f64; 3]> {
-        let [z, y, x] = match self.voxel[..] {
-            [] => [file[0], file[1].or(camera_pixel), file[2].or(camera_pixel)],
-            [y, x] => [file[0], Some(y.0), Some(x.0)],
-            [z, y, x] => [Some(z.0), Some(y.0), Some(x.0)],
-            _ => return Err(Error::config("stack.voxel", "needs two values (Y, X) or three (Z, Y, X)")),
-        };
+        let [z, y, x] = self.known_pitch(file, camera_pixel)?;
         let z = z.or(if planes == 1 { y } else { None });
         let known = |pitch: Option<f64>, axis: &str| match pitch {
             Some(pitch) if (1e-9..1e-3).contains(&pitch) => Ok(pitch),

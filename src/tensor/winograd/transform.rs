@@ -17,23 +17,23 @@ pub(super) trait Transform<const I: usize, const O: usize> {
         let mut rows = [[MaybeUninit::<V>::uninit(); I]; O];
         for j in 0..I {
             let mut column = [splat(0.0); I];
-            for i in 0..I {
-                column[i] = read(i, j);
+            for (i, element) in column.iter_mut().enumerate() {
+                *element = read(i, j);
             }
             let column = Self::apply(column);
-            for o in 0..O {
-                rows[o][j].write(column[o]);
+            for (row, element) in rows.iter_mut().zip(&column) {
+                row[j].write(*element);
             }
         }
         for (o, elements) in rows.iter().enumerate() {
             let mut row = [splat(0.0); I];
-            for i in 0..I {
+            for (value, element) in row.iter_mut().zip(elements) {
                 // SAFETY: the first loop wrote all elements.
-                row[i] = unsafe { elements[i].assume_init() };
+                *value = unsafe { element.assume_init() };
             }
             let row = Self::apply(row);
-            for p in 0..O {
-                write(o, p, row[p]);
+            for (p, element) in row.iter().enumerate() {
+                write(o, p, *element);
             }
         }
     }
