@@ -46,6 +46,11 @@ pub trait Density: Send + Sync + 'static {
         None
     }
 
+    /// See [`Likelihood::information`].
+    fn information(&self, _predicted: &[f64]) -> Option<Vec<f64>> {
+        None
+    }
+
     /// See [`Likelihood::values`].
     fn values(&self) -> Option<Vec<f64>> {
         self.measured().map(|measured| measured.values)
@@ -140,6 +145,14 @@ impl<D: Density> Likelihood for Data<D> {
 
     fn position(&self) -> Option<Position> {
         self.density.position()
+    }
+
+    fn information(&self, predicted: &Tensor) -> Result<Option<Tensor>> {
+        let values = self.host(predicted)?.flatten_all()?.to_vec1::<f64>()?;
+        let size = self.density.prediction().iter().product();
+        let rows: Option<Vec<_>> =
+            values.chunks_exact(size).map(|row| self.density.information(row)).collect();
+        rows.map(|rows| compute_of(predicted).tensor(rows.concat(), predicted.dims())).transpose()
     }
 
     fn values(&self) -> Option<Vec<f64>> {

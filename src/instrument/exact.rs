@@ -94,6 +94,10 @@ impl Likelihood for Normal {
         Ok(Some(Box::new(Self { data: self.draw(predicted, rng)?, sigma: self.sigma })))
     }
 
+    fn information(&self, predicted: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some((predicted.ones_like()? / (self.sigma * self.sigma))?))
+    }
+
     fn measured(&self) -> Option<Measured> {
         let values = self.data.to_dtype(DType::F64).ok()?.flatten_all().ok()?.to_vec1::<f64>().ok()?;
         Some(Measured { sigmas: vec![self.sigma; values.len()], values })

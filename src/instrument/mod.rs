@@ -3,6 +3,7 @@
 pub mod density;
 pub mod exact;
 pub mod file;
+mod information;
 mod linear;
 pub mod microscope;
 mod position;
@@ -12,6 +13,7 @@ pub mod vlbi;
 
 use candle_core::{D, Tensor};
 
+pub use information::Information;
 pub use linear::{Linear, Linearity, Measured, hartley};
 pub use position::Position;
 pub use seen::Seen;
@@ -109,6 +111,15 @@ pub trait Likelihood: Send + Sync {
     /// Where the image is put, if that is all this product says.
     fn position(&self) -> Option<Position> {
         None
+    }
+
+    /// Fisher information `[B, M]` of each predicted number: 1 / variance for Gaussian noise; none where it is not known or
+    /// data belong to several numbers.
+    ///
+    /// # Errors
+    /// A prediction of another shape.
+    fn information(&self, _predicted: &Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
     }
 
     /// Measured value of each predicted number, if the data are measured one by one.
@@ -229,12 +240,12 @@ impl Problem {
         Linear::of(self, compute)
     }
 
-    /// The coordinates of an image that the likelihood depends on.
+    /// The coordinates of images near `image` `[1, Z, Y, X]` that the likelihood depends on.
     ///
     /// # Errors
-    /// Those of the forward model.
-    pub fn seen(&self, compute: &Compute) -> Result<Seen> {
-        Seen::of(self, compute)
+    /// An image of another shape.
+    pub fn seen(&self, image: &Tensor) -> Result<Seen> {
+        Seen::of(self, image)
     }
 
     /// True if any data product is singular.

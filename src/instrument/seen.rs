@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{Linearity, Problem, log_probability_and_gradient, subspace};
+use super::{Information, Linearity, Problem, log_probability_and_gradient, subspace};
 use crate::{
     Result,
     compute::Compute,
@@ -15,6 +15,8 @@ use crate::{
 pub enum Seen {
     /// All pixels.
     Pixels,
+    /// All pixels, of which it is known how much the data say.
+    Informed(Information),
     /// Coordinates in an orthonormal basis of what an affine forward model sees.
     Subspace(Reduced),
 }
@@ -34,31 +36,44 @@ const LEAST_PIXELS: usize = 256;
 /// Coordinates whose likelihood a thread of the CPU computes at a time.
 const PART: usize = 1 << 12;
 
-impl Seen {
-    /// What `problem` sees: a subspace if that is at most half of all pixels.
-    ///
-    /// # Errors
-    /// Those of the forward model.
-    pub(super) fn of(problem: &Problem, compute: &Compute) -> Result<Self> {
+impl Reduced {
+    /// The coordinates that an affine `problem` sees, if those are at most half of all pixels.
+    fn of(problem: &Problem, compute: &Compute) -> Result<Option<Self>> {
         let [z, y, x] = problem.forward.grid().shape;
         let pixels = problem.forward.grid().len();
         if pixels < LEAST_PIXELS || problem.forward.linearity() != Linearity::Affine {
-            return Ok(Self::Pixels);
+            return Ok(None);
         }
         let offset = problem.predict(&compute.tensor(vec![0.0; pixels], &[1, z, y, x])?)?;
         let data = offset.elem_count();
         if !subspace::is_small(data, pixels) {
-            return Ok(Self::Pixels);
+            return Ok(None);
         }
         let all: Vec<usize> = (0..data).collect();
         let matrix = subspace::matrix(problem, &all, compute)?;
         let (basis, gains, vectors) = subspace::Subspace::of(&matrix, compute)?;
         if 2 * gains.len() > pixels {
-            return Ok(Self::Pixels);
+            return Ok(None);
         }
         let response = subspace::row_major(&(vectors * matrix.transpose()));
         let response = compute.tensor(response, &[gains.len(), data])?;
-        Ok(Self::Subspace(Reduced { basis, response, offset }))
+        Ok(Some(Self { basis, response, offset }))
+    }
+}
+
+impl Seen {
+    /// What `problem` sees of images near `image` `[1, Z, Y, X]`: a subspace if that is at most half of all pixels.
+    ///
+    /// # Errors
+    /// An image of another shape.
+    pub(super) fn of(problem: &Problem, image: &Tensor) -> Result<Self> {
+        if let Some(reduced) = Reduced::of(problem, &compute_of(image))? {
+            return Ok(Self::Subspace(reduced));
+        }
+        Ok(match Information::of(problem, image)? {
+            Some(information) => Self::Informed(information),
+            None => Self::Pixels,
+        })
     }
 
     /// Coordinates `[B, ..]` of images `[B, Z, Y, X]`.
@@ -67,7 +82,7 @@ impl Seen {
     /// An image of another shape.
     pub fn coordinates(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Pixels => Ok(x.clone()),
+            Self::Pixels | Self::Informed(_) => Ok(x.clone()),
             Self::Subspace(reduced) => reduced.basis.coordinates(x),
         }
     }
@@ -142,6 +157,11 @@ mod tests {
         }
     }
 
+    fn dark(problem: &Problem) -> Tensor {
+        let [z, y, x] = problem.forward.grid().shape;
+        Compute::cpu_f64().tensor(vec![0.0; z * y * x], &[1, z, y, x]).unwrap()
+    }
+
     fn error(found: &Tensor, exact: &Tensor) -> f64 {
         to_host(&(found - exact).unwrap()).unwrap().iter().fold(0.0, |largest, v| v.abs().max(largest))
     }
@@ -149,7 +169,7 @@ mod tests {
     #[test]
     fn coordinates_have_the_likelihood_and_gradient_of_their_image() {
         let (problem, compute) = (problem(3, 256), Compute::cpu_f64());
-        let seen = problem.seen(&compute).unwrap();
+        let seen = problem.seen(&dark(&problem)).unwrap();
         let x = Rng::new(2).normals(&[5, 1, 1, 256], &compute).unwrap();
         let coordinates = seen.coordinates(&x).unwrap();
         assert_eq!(coordinates.dims(), [5, 3]);
@@ -163,7 +183,7 @@ mod tests {
     #[test]
     fn a_completed_image_keeps_what_is_seen() {
         let (problem, compute, count) = (problem(3, 256), Compute::cpu_f64(), 2000);
-        let seen = problem.seen(&compute).unwrap();
+        let seen = problem.seen(&dark(&problem)).unwrap();
         let mut rng = Rng::new(3);
         let centre = rng.normals(&[1, 1, 1, 256], &compute).unwrap();
         let coordinates = rng.normals(&[1, 3], &compute).unwrap().repeat((count, 1)).unwrap();
@@ -181,7 +201,10 @@ mod tests {
     #[test]
     fn small_images_and_those_that_data_see_most_of_keep_their_pixels() {
         for (rank, pixels, reduced) in [(3, 255, false), (128, 256, true), (129, 256, false)] {
-            let seen = problem(rank, pixels).seen(&Compute::cpu_f64()).unwrap();
+            let seen = {
+                let problem = problem(rank, pixels);
+                problem.seen(&dark(&problem)).unwrap()
+            };
             assert_eq!(matches!(seen, Seen::Subspace(_)), reduced, "{rank} {pixels}");
         }
     }

@@ -210,7 +210,7 @@ impl Langevin {
             rng,
         )?;
         if self.finished % self.period() < self.kept.first() {
-            motion.leaps.adapt(&flow.acceptance);
+            motion.leaps.adapt(&flow);
         }
         motion.point = flow.point;
         motion.velocity = flow.velocity;

@@ -10,6 +10,7 @@ mod draws;
 pub mod gibbs;
 pub mod hmc;
 pub mod langevin;
+pub mod metric;
 pub mod modes;
 pub mod out_of_distribution;
 pub mod ppm;

@@ -10,7 +10,7 @@ use crate::{
         Draws,
         solver::{Solver, Step, TensorMap, take},
     },
-    prior::{Denoiser, draw::draws, reverse::draw_given_noisy},
+    prior::{Denoiser, draw::draws},
     rng::Rng,
     tensor::compute_of,
 };
@@ -80,11 +80,8 @@ impl Solver for Sequence {
     }
 }
 
-/// Noise on a rough image of which a chain's start is a draw, standard deviations of the prior: enough to forget its details.
-const NEAR: f64 = 1.0;
-
-/// A solver of one step: draws of the prior near a rough image that explains the data, where there is one; elsewhere draws
-/// that know nothing of the data.
+/// A solver of one step, for chains to start from: a rough image that explains the data, where there is one (chains part in
+/// what the data leave open); elsewhere draws of the prior that know nothing of the data.
 pub struct PriorDraws {
     images: Tensor,
     steps: usize,
@@ -113,11 +110,7 @@ impl Solver for PriorDraws {
         let compute = compute_of(&self.images);
         let count = self.images.dim(0)?;
         self.images = match problem.guess(&compute)? {
-            Some(guess) => {
-                let level = NEAR * prior.data_std();
-                let noisy = (rng.normals(self.images.dims(), &compute)? * level)?.broadcast_add(&guess)?;
-                draw_given_noisy(prior, &noisy, level, self.steps, rng)?
-            }
+            Some(guess) => guess.repeat((count, 1, 1, 1))?,
             None => draws(prior, count, self.steps, rng, &compute)?,
         };
         let values = problem.log_likelihood(&self.images)?.to_dtype(candle_core::DType::F64)?;

@@ -176,6 +176,7 @@ impl Reconstruction {
         stop: &AtomicBool,
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
+        self.settle()?;
         let directory = Directory::open(directory, &self.settings, resume)?;
         let mut watch = Stopwatch::start();
         let mut log = Log::open(&directory.file("log.txt"), resume, &self.assumptions, observer)?;
@@ -189,8 +190,17 @@ impl Reconstruction {
     /// # Errors
     /// As of [`Reconstruction::run`].
     pub fn take_part(mut self, directory: &Path, resume: bool, stop: &AtomicBool) -> Result<()> {
+        self.settle()?;
         let directory = Directory::of_another(directory, &self.settings)?;
         self.sample(&directory, resume, stop, &mut ())
+    }
+
+    /// Finds what the settings leave open and only samples can tell.
+    fn settle(&mut self) -> Result<()> {
+        match recognise(self.settings.data()?)? {
+            Some(_) => stack::settle(self),
+            None => Ok(()),
+        }
     }
 
     fn sample(

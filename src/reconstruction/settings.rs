@@ -31,6 +31,20 @@ fn rounds(draws: usize) -> usize {
     draws + draws / 2
 }
 
+/// One short fall from near an image that explains the data.
+pub(super) fn sampling() -> GibbsSettings {
+    GibbsSettings {
+        cycles: 1,
+        start_level: 3.0,
+        final_level: 0.1,
+        denoise: EVALUATIONS,
+        trajectories: 3,
+        // The likelihood has one mode: no chain is lost in another.
+        restart: Restart { threshold: 1e3, ..Restart::default() },
+        ..GibbsSettings::default()
+    }
+}
+
 /// Settings of a reconstruction; every field has a default but `data`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -85,8 +99,7 @@ impl Default for Settings {
 
 impl Settings {
     /// Defaults for objects of so many voxels: few chains, because each holds a large image, and the fewer the larger it is.
-    /// They start near an image that explains the data, so one short fall is enough, and the light of a voxel spreads over
-    /// many pixels, so that the coupling may end high.
+    /// They start at an image that explains the data, so one short fall is enough.
     pub fn for_stacks(voxels: usize) -> Self {
         let threads = rayon::current_num_threads();
         let fits = |&[chains, draws]: &[usize; 2]| {
@@ -95,19 +108,7 @@ impl Settings {
         };
         let [chains, draws] = CHAINS.into_iter().find(fits).unwrap_or(LEAST);
         let start = StartSettings { chains, draw_steps: 4 };
-        let sampling = GibbsSettings {
-            cycles: 1,
-            anneal: FALL,
-            rounds: rounds(draws),
-            draws,
-            start_level: 3.0,
-            final_level: 0.2,
-            denoise: EVALUATIONS,
-            trajectories: 1,
-            // The likelihood has one mode: no chain is lost in another.
-            restart: Restart { threshold: 1e3, ..Restart::default() },
-            ..GibbsSettings::default()
-        };
+        let sampling = GibbsSettings { anneal: FALL, rounds: rounds(draws), draws, ..sampling() };
         Self {
             prior: DEFAULT_PRIORS[1].into(),
             solver: SolverSettings::Gibbs { start, sampling },

@@ -27,6 +27,9 @@ pub trait Noise: Send + Sync + 'static {
     /// Log probability of pixel `index`, nats, up to a constant, and its derivative by `expected`.
     fn log_prob(&self, index: usize, expected: f64) -> (f64, f64);
 
+    /// Fisher information of pixel `index` about `expected`.
+    fn information(&self, index: usize, expected: f64) -> f64;
+
     /// Residual of pixel `index` over its standard deviation.
     fn residual(&self, index: usize, expected: f64) -> f64;
 
@@ -67,6 +70,10 @@ impl Noise for FixedGaussian {
     fn log_prob(&self, index: usize, expected: f64) -> (f64, f64) {
         let residual = self.residual(index, expected);
         (-0.5 * residual * residual, residual / self.sigma(index))
+    }
+
+    fn information(&self, index: usize, _expected: f64) -> f64 {
+        self.sigma(index).powi(-2)
     }
 
     fn residual(&self, index: usize, expected: f64) -> f64 {
@@ -125,6 +132,11 @@ impl Noise for GrowingGaussian {
         (value, difference / variance + 0.5 * slope * (square - 1.0) / variance)
     }
 
+    fn information(&self, index: usize, expected: f64) -> f64 {
+        let (variance, slope) = self.variance(index, expected);
+        1.0 / variance + 0.5 * (slope / variance).powi(2)
+    }
+
     fn residual(&self, index: usize, expected: f64) -> f64 {
         (self.data[index] - expected) / self.variance(index, expected).0.sqrt()
     }
@@ -178,6 +190,11 @@ impl Noise for ShiftedPoisson {
         let slope = count / safe - 1.0;
         let curvature = -count / (safe * safe);
         (saturated - safe + below * (slope + 0.5 * curvature * below), slope + curvature * below)
+    }
+
+    /// That of rates below one photo-electron is taken for that of one.
+    fn information(&self, index: usize, expected: f64) -> f64 {
+        self.shifted(index, expected).1.max(1.0).recip()
     }
 
     fn residual(&self, index: usize, expected: f64) -> f64 {
@@ -278,6 +295,10 @@ impl<N: Noise> Density for Pixels<N> {
 
     fn with_data(&self, data: Vec<f64>) -> Option<Self> {
         Some(Self { noise: self.noise.with_data(data) })
+    }
+
+    fn information(&self, predicted: &[f64]) -> Option<Vec<f64>> {
+        Some(predicted.iter().enumerate().map(|(i, expected)| self.noise.information(i, *expected)).collect())
     }
 
     fn values(&self) -> Option<Vec<f64>> {

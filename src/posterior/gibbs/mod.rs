@@ -10,6 +10,7 @@
 //! large they go on from copies of others, which part again; later they are given up for this cycle and leave no draw.
 //! The next cycle begins with all chains.
 
+mod coupling;
 mod cycle;
 mod pool;
 mod settings;
@@ -22,16 +23,16 @@ use crate::{
     posterior::{
         Draws, Solver, Step,
         diagnostics::margin,
-        hmc::{self, Point, Reference, StepSizes},
+        hmc::{self, Point, StepSizes},
         restart,
         solver::{TensorMap, take},
         thinning::Thinning,
     },
     prior::{Denoiser, reverse::draw_given_noisy},
     rng::Rng,
-    tensor::compute_of,
 };
 
+use coupling::Coupling;
 use cycle::Cycle;
 use pool::Pool;
 use settings::Begin;
@@ -124,34 +125,29 @@ impl Solver for Gibbs {
         let cycle = &mut self.cycle;
         let seen = match self.seen.take() {
             Some(seen) => seen,
-            None => problem.seen(&compute_of(&cycle.x))?,
+            None => problem.seen(&self.start.mean_keepdim(0)?)?,
         };
         let mut target = |z: &Tensor| seen.log_likelihood_and_gradient(problem, z);
-        let centre = seen.coordinates(&cycle.x)?;
+        let coupling = Coupling::new(&seen, &cycle.x, level)?;
         let mut point = match cycle.point.take() {
-            Some(point) if begin.is_none() && matches!(seen, Seen::Pixels) => {
+            Some(last) => {
                 let fall = self.settings.level(round) / self.settings.level(round - 1);
-                point.nearer(&centre, fall, &mut target)?
+                coupling.next(last, fall, &mut target)?
             }
-            Some(point) => point,
-            None => Point::new(centre.clone(), &mut target)?,
+            None => coupling.first(&mut target)?,
         };
-        let reference = Reference::Gaussian { centre, width: level };
+        let reference = coupling.reference();
         let (mut accepted, mut done, mut tried) = (Vec::new(), 0, 0);
         while done < trajectories && tried < trajectories + FINDING {
             let outcome = hmc::draw(&mut target, &reference, &point, &cycle.steps, self.settings.leaps, rng)?;
             if round < self.kept.first() {
-                cycle.steps.adapt(&outcome.acceptance);
+                cycle.steps.adapt(&outcome);
             }
             accepted = outcome.acceptance;
             point = outcome.point;
             tried += 1;
             // A cycle's first step sizes are a guess: chains that do not move with them would remember their start.
             done += usize::from(begin.is_none() || mean(&accepted) > 0.5 * self.settings.acceptance);
-        }
-        if matches!(seen, Seen::Pixels) && round + 1 < self.kept.first() {
-            let fall = self.settings.level(round + 1) / self.settings.level(round);
-            cycle.steps.grow(fall.recip(), &accepted);
         }
         let z = seen.completed(&point.position, &cycle.x, level, rng)?;
         self.seen = Some(seen);

@@ -1,5 +1,6 @@
 //! Stacks as the subject of reconstructions: one for every channel and time point.
 
+mod brightness;
 mod channel;
 mod frames;
 mod optics;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use ndarray::Array3;
 
+pub(super) use brightness::settle;
 pub use settings::StackSettings;
 
 use self::{
@@ -31,11 +33,7 @@ use crate::{
         stack::{Container, Stack},
     },
     prior::{Denoiser, Scaling, card::Prior, positive::Positive, tiled::Tiled},
-    quantile::quantile,
 };
-
-/// Quantile of the classical image that counts as the brightness of its bright structures.
-const BRIGHT: f64 = 0.995;
 
 /// The settings of each reconstruction of a stack, times first: of one channel at one time, with its folder's name. A stack
 /// of one image has no folders.
@@ -134,7 +132,14 @@ pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> 
     )?;
     let classical =
         richardson_lucy(prepared.problem.forward.as_ref(), &prepared.values, ITERATIONS, compute)?;
-    let brightness = brightness(&classical)?;
+    let brightness = match settings.stack.brightness {
+        Some(given) if given.is_finite() && given > 0.0 => given,
+        Some(given) => {
+            let problem = format!("{given} cannot be; it is light per voxel, or leave it out");
+            return Err(Error::config("stack.brightness", problem));
+        }
+        None => brightness::of_classical(&classical)?,
+    };
     let mut problem = prepared.problem;
     let card = found.scaling();
     problem.scaling = Scaling { unit: brightness * card.unit, dark: card.dark };
@@ -147,7 +152,7 @@ pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> 
         format!("object voxels of {:.1} x {:.1} x {:.1} nm", nanometres[0], nanometres[1], nanometres[2]),
         prepared.noise.clone(),
         format!("background {}", of_background(&prepared.background, prepared.unit)),
-        format!("prior {}, bright structures of {brightness:.4} {} a voxel", settings.prior, prepared.unit),
+        format!("prior {}", settings.prior),
     ]);
     assumptions.extend(
         prepared
@@ -207,17 +212,6 @@ fn of_background(background: &[f64], unit: &str) -> String {
         format!("of {low:.4} {unit} a pixel")
     } else {
         format!("of {low:.4} to {high:.4} {unit} a pixel")
-    }
-}
-
-/// Light per voxel of bright structures, from the classical image.
-fn brightness(classical: &Array3<f32>) -> Result<f64> {
-    let mut values: Vec<f64> = classical.iter().map(|&value| f64::from(value)).collect();
-    let peak = values.iter().copied().fold(0.0, f64::max);
-    let bright = quantile(&mut values, BRIGHT).max(peak / 3.0);
-    match bright.is_finite() && bright > 0.0 {
-        true => Ok(bright),
-        false => Err(Error::config("microscope.background", "no light is left above it; give a lower one")),
     }
 }
 

@@ -16,6 +16,9 @@ pub struct StackSettings {
     pub channels: Vec<usize>,
     /// Time points to reconstruct, counted from 1; all if empty.
     pub times: Vec<usize>,
+    /// Light per voxel of bright structures in the unit of the data, by which the prior knows them; found by a first chain where
+    /// it is not given.
+    pub brightness: Option<f64>,
     /// Pixels by which tiles of the prior overlap at least.
     pub overlap: usize,
     /// Write an ImageJ hyperstack besides OME-TIFF.
@@ -29,6 +32,7 @@ impl Default for StackSettings {
             emission: None,
             channels: Vec::new(),
             times: Vec::new(),
+            brightness: None,
             overlap: 12,
             imagej: false,
         }

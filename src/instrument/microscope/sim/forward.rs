@@ -8,7 +8,7 @@ use crate::{
     compute::Compute,
     grid::Grid,
     instrument::{
-        Forward,
+        Forward, Linearity,
         microscope::{Domain, Field, Psf, Widefield},
     },
 };
@@ -93,6 +93,10 @@ impl Forward for Structured {
         let seen = self.widefield.light(&lit, None)?.reshape((batch, count, ()))?;
         let frames = self.mixture.broadcast_matmul(&seen)?;
         Ok(frames.broadcast_add(&self.background)?.flatten_from(1)?)
+    }
+
+    fn linearity(&self) -> Linearity {
+        Linearity::Affine
     }
 
     fn is_positive(&self) -> bool {

@@ -1,0 +1,70 @@
+//! How bright the structures of a stack are: the unit in which the prior sees them.
+
+use ndarray::Array3;
+
+use crate::{
+    Error, Result,
+    posterior::{
+        Solver,
+        gibbs::{Gibbs, GibbsSettings},
+    },
+    quantile::quantile,
+    reconstruction::{Reconstruction, settings::sampling},
+    rng::Rng,
+    tensor::to_host,
+};
+
+/// Quantile of an image that counts as the brightness of its bright structures.
+const BRIGHT: f64 = 0.995;
+
+/// Short chains, one after the other with the brightness that the last one found, and how many chains a run must have to afford
+/// them.
+const CHAINS: u64 = 2;
+const AFFORDED: usize = 8;
+
+/// Light per voxel of bright structures in a classical image. It shows thin ones wider than they are, and so dimmer.
+pub(super) fn of_classical(classical: &Array3<f32>) -> Result<f64> {
+    let found = bright(classical.iter().map(|&value| f64::from(value)).collect());
+    match found.is_finite() && found > 0.0 {
+        true => Ok(found),
+        false => Err(Error::config("microscope.background", "no light is left above it; give a lower one")),
+    }
+}
+
+/// Gives the prior the brightness that first, short chains find, unless it is set, and writes it into the settings.
+///
+/// # Errors
+/// Those of the sampler.
+pub(in crate::reconstruction) fn settle(run: &mut Reconstruction) -> Result<()> {
+    if run.settings.stack.brightness.is_none() && run.settings.solver.chains() >= AFFORDED {
+        for chain in 0..CHAINS {
+            let found = of_chain(run, chain)?;
+            // A dark object has no bright structures to measure.
+            if found.is_finite() && found > 0.0 {
+                run.problem.scaling.unit = found * run.card.unit;
+            }
+        }
+    }
+    let brightness = run.problem.scaling.unit / run.card.unit;
+    run.settings.stack.brightness = Some(brightness);
+    run.assumptions.push(format!("bright structures of {brightness:.4} {}", run.subject.unit()));
+    Ok(())
+}
+
+/// Light per voxel of bright structures in the last image of a short chain.
+fn of_chain(run: &Reconstruction, chain: u64) -> Result<f64> {
+    let Some(start) = run.problem.guess(&run.compute)? else { return Ok(f64::NAN) };
+    let settings = GibbsSettings { anneal: 10, rounds: 1, draws: 1, ..sampling() };
+    let mut gibbs = Gibbs::new(settings, start)?;
+    let mut rng = Rng::new(run.settings.seed).stream("brightness", chain);
+    for _ in 0..gibbs.steps() {
+        gibbs.step(&run.problem, run.prior.as_ref(), &mut rng)?;
+    }
+    Ok(bright(to_host(&run.problem.scaling.to_image(&gibbs.draws()?.images)?)?))
+}
+
+/// The value of an image's bright structures: those of the 99.5 % quantile, or a third of the peak where they are small.
+fn bright(mut values: Vec<f64>) -> f64 {
+    let peak = values.iter().copied().fold(0.0, f64::max);
+    quantile(&mut values, BRIGHT).max(peak / 3.0)
+}
