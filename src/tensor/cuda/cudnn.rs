@@ -61,10 +61,12 @@ struct Plan {
 #[derive(Default)]
 struct Room(Cell<Option<usize>>);
 
+type Plans = HashMap<(DeviceId, Job), ManuallyDrop<Rc<Plan>>>;
+
 thread_local! {
     // Handles belong to a thread. They are never destroyed: the driver may be gone by the end of the thread.
     static HANDLES: RefCell<HashMap<DeviceId, ManuallyDrop<Arc<Cudnn>>>> = RefCell::default();
-    static PLANS: RefCell<HashMap<(DeviceId, Job), ManuallyDrop<Rc<Plan>>>> = RefCell::default();
+    static PLANS: RefCell<Plans> = RefCell::default();
 }
 
 /// The convolution of `images` with weights `[to, k, k, from]`, added to `start`; all numbers are of single precision.
@@ -81,8 +83,9 @@ pub(super) fn convolved<T: Real>(
     let mut room = plan.room.take(gpu, || forward.get_workspace_size(FORWARD))?;
     let mut outputs = gpu.empty::<T>(job.g.batch * job.g.pixels() * job.to)?;
     let (images, weights) = (single(images)?, single(weights)?);
+    let there = &raw const outputs;
     // SAFETY: cuDNN may read what it adds to where it writes; here it reads nothing there, for it counts zero times.
-    let unread = single(&unsafe { &*(&raw const outputs) }.as_view())?;
+    let unread = single(&unsafe { &*there }.as_view())?;
     let mut target = single_mut(&mut outputs)?;
     // SAFETY: the tensors have the job's sizes.
     match start {
