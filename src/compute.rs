@@ -29,7 +29,12 @@ impl Compute {
     /// # Errors
     /// An unknown name, or a GPU that this binary or machine does not have.
     pub fn named(name: &str) -> Result<Self> {
-        let cuda = |index| Device::new_cuda(index);
+        let cuda = |index| -> candle_core::Result<Device> {
+            let device = Device::new_cuda(index)?;
+            #[cfg(feature = "cuda")]
+            crate::tensor::keep_freed_memory(device.as_cuda_device()?)?;
+            Ok(device)
+        };
         let device = match name {
             "cpu" => Device::Cpu,
             "auto" => cuda(0).unwrap_or(Device::Cpu),

@@ -1,13 +1,17 @@
 //! Seeded random numbers drawn on the host, so that every device sees the same ones.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rand::{Rng as _, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::{Result, compute::Compute};
+use crate::{
+    Result,
+    compute::Compute,
+    tensor::{Real, unwritten},
+};
 
 /// So many numbers are drawn one after the other; more of them in parts, each from its own stream, on all threads.
 const SERIAL: usize = 1 << 16;
@@ -73,14 +77,21 @@ impl Rng {
             return compute.tensor((0..count).map(|_| self.normal()).collect(), shape);
         }
         let parts = self.fork();
-        let part = |start: usize| {
-            let mut rng = parts.stream("part", start as u64);
-            let values: Vec<f64> = (start..count.min(start + PART)).map(|_| rng.normal()).collect();
-            Ok(Tensor::from_vec(values, (count - start).min(PART), &Device::Cpu)?.to_dtype(compute.dtype)?)
+        let values = match compute.dtype {
+            DType::F32 => Tensor::from_vec(parts.drawn::<f32>(count), shape, &Device::Cpu)?,
+            dtype => Tensor::from_vec(parts.drawn::<f64>(count), shape, &Device::Cpu)?.to_dtype(dtype)?,
         };
-        let values = (0..count).step_by(PART).collect::<Vec<_>>().into_par_iter().map(part);
-        let values = Tensor::cat(&values.collect::<Result<Vec<_>>>()?, 0)?;
-        Ok(values.reshape(shape)?.to_device(&compute.device)?)
+        Ok(values.to_device(&compute.device)?)
+    }
+
+    /// `count` draws of N(0, 1), each part of them from its own stream.
+    fn drawn<T: Real>(&self, count: usize) -> Vec<T> {
+        let mut values = unwritten(count);
+        values.par_chunks_mut(PART).enumerate().for_each(|(part, values)| {
+            let mut rng = self.stream("part", (part * PART) as u64);
+            values.fill_with(|| T::from_f64(rng.normal()));
+        });
+        values
     }
 
     /// An independent generator, another one at every call.

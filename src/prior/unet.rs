@@ -16,8 +16,9 @@ use crate::{
     tensor::{
         conv::conv2d,
         norm::modulated_silu,
-        resample::{average2, depth_to_space, join, repeat2, space_to_depth},
+        resample::{average2, depth_to_space, repeat2_and_join, space_to_depth},
         residual::{Layers, residual_block},
+        scale::scaled,
     },
 };
 
@@ -235,8 +236,7 @@ impl UNet {
             skips.push(h.clone());
         }
         for level in self.architecture.rising().rev() {
-            h = repeat2(&self.weights.convolve(&format!("narrow.{level}"), &h)?)?;
-            h = join(&h, &skips[level])?;
+            h = repeat2_and_join(&self.weights.convolve(&format!("narrow.{level}"), &h)?, &skips[level])?;
             for block in self.architecture.up(level) {
                 h = self.block(&block, &h, embedding)?;
             }
@@ -294,12 +294,10 @@ impl UNet {
         let variance = self.architecture.data_std.powi(2);
         let square = noise_level.sqr()?;
         let total = (&square + variance)?;
-        let per_image = |factor: Tensor| factor.reshape((batch, 1, 1, 1));
-        let skip = per_image((total.recip()? * variance)?)?;
-        let out = per_image((&noise_level * self.architecture.data_std)?.div(&total.sqrt()?)?)?;
-        let scaled = noisy.broadcast_div(&per_image(total.sqrt()?)?)?;
-        let network = self.network(&scaled, &self.embed(&noise_level)?, known)?;
-        Ok((noisy.broadcast_mul(&skip)? + network.broadcast_mul(&out)?)?)
+        let (skip, scale) = ((total.recip()? * variance)?, total.sqrt()?.recip()?);
+        let out = ((&noise_level * self.architecture.data_std)? * &scale)?;
+        let network = self.network(&scaled(noisy, &scale)?, &self.embed(&noise_level)?, known)?;
+        Ok((scaled(noisy, &skip)? + scaled(&network, &out)?)?)
     }
 }
 

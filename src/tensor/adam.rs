@@ -64,7 +64,7 @@ impl Adam {
             Some(gradient) => Ok(gradient.clone()),
             None => Ok(variable.zeros_like()?),
         })?;
-        let norm = gradient.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>()?.sqrt();
+        let norm = norm(&gradient)?;
         if !norm.is_finite() {
             return Err(Error::Diverged { what: "the gradient".into(), step: self.steps() });
         }
@@ -128,6 +128,15 @@ impl Adam {
         (self.mean, self.square) = (mean, square);
         Ok(())
     }
+}
+
+/// Euclidean norm of a flat tensor. A GPU adds up each row by itself, so there are many.
+fn norm(flat: &Tensor) -> Result<f64> {
+    const ROW: usize = 1 << 11;
+    let count = flat.dim(0)?;
+    let squares = flat.to_dtype(DType::F64)?.sqr()?;
+    let rows = squares.pad_with_zeros(0, 0, count.next_multiple_of(ROW) - count)?.reshape(((), ROW))?;
+    Ok(rows.sum(1)?.sum_all()?.to_scalar::<f64>()?.sqrt())
 }
 
 #[cfg(test)]

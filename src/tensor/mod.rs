@@ -17,13 +17,17 @@ pub mod precision;
 mod product;
 pub mod resample;
 pub mod residual;
+mod residual_kernel;
+pub mod scale;
 mod scratch;
 mod simd;
 mod winograd;
 
 use candle_core::{DType, Tensor, Var};
 
-pub(crate) use self::{matrix::Matrix, packing::Packing, parallel::by_parts, simd::Real};
+#[cfg(feature = "cuda")]
+pub(crate) use self::cuda::keep_freed_memory;
+pub(crate) use self::{matrix::Matrix, packing::Packing, parallel::by_parts, scratch::unwritten, simd::Real};
 use crate::{Result, compute::Compute};
 
 /// Value `[B]` and gradient (shape of `x`) of a function of each batch element, both detached from any graph.

@@ -32,15 +32,18 @@ pub fn repeat2(x: &Tensor) -> Result<Tensor> {
     Ok(x.contiguous()?.apply_op1(Refine { factor: 1.0 })?)
 }
 
-/// The channels of both: `[B, Y, X, C]` and `[B, Y, X, D]` to `[B, Y, X, C + D]`.
+/// The channels of `coarse` `[B, Y/2, X/2, C]`, each pixel four times, and of `fine` `[B, Y, X, D]`: `[B, Y, X, C + D]`.
 ///
 /// # Errors
-/// Sizes that differ.
-pub fn join(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    if x.dims()[..3] != y.dims()[..3] || !x.device().is_cpu() {
-        return Ok(Tensor::cat(&[x, y], 3)?);
+/// Sizes that do not fit.
+pub fn repeat2_and_join(coarse: &Tensor, fine: &Tensor) -> Result<Tensor> {
+    let ((batch, height, width, channels), (.., others)) = (coarse.dims4()?, fine.dims4()?);
+    let expected = [batch, 2 * height, 2 * width, others];
+    if fine.dims() != expected {
+        let found = fine.dims().to_vec();
+        return Err(Error::Shape { what: "features to join", expected: expected.to_vec(), found });
     }
-    Ok(x.contiguous()?.apply_op2(&y.contiguous()?, Join)?)
+    Ok(coarse.contiguous()?.apply_op2(&fine.contiguous()?, Join { channels, others })?)
 }
 
 /// Blocks of `size` x `size` pixels of images to channels of features: `[B, C, Y, X]` to
@@ -85,8 +88,11 @@ struct Refine {
     factor: f64,
 }
 
-/// Channels of two arguments after each other.
-struct Join;
+/// So many channels of coarse features, each pixel four times, and then those of others.
+struct Join {
+    channels: usize,
+    others: usize,
+}
 
 /// Channels from `first` on of a [`Join`].
 struct Part {
@@ -144,6 +150,13 @@ impl CustomOp1 for Refine {
     }
 }
 
+impl Join {
+    fn shape(&self, fine: &Layout) -> candle_core::Result<Shape> {
+        let (batch, height, width, _) = fine.shape().dims4()?;
+        Ok((batch, height, width, self.channels + self.others).into())
+    }
+}
+
 impl CustomOp2 for Join {
     fn name(&self) -> &'static str {
         "join"
@@ -156,31 +169,35 @@ impl CustomOp2 for Join {
         y: &CpuStorage,
         y_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (batch, height, width, channels) = x_layout.shape().dims4()?;
-        let others = y_layout.dims()[3];
         let joined = with_float!(x, T => {
             let (x, y) = (values::<T>(x, x_layout)?, values::<T>(y, y_layout)?);
-            let mut joined = Vec::with_capacity(x.len() + y.len());
-            for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact(others)) {
-                joined.extend_from_slice(x);
-                joined.extend_from_slice(y);
-            }
-            T::to_cpu_storage_owned(joined)
+            T::to_cpu_storage_owned(join(x, y, y_layout.dims()[2], [self.channels, self.others]))
         });
-        Ok((joined, (batch, height, width, channels + others).into()))
+        Ok((joined, self.shape(y_layout)?))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        y: &CudaStorage,
+        y_layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        Ok((cuda::join((x, x_layout), (y, y_layout))?, self.shape(y_layout)?))
     }
 
     fn bwd(
         &self,
-        x: &Tensor,
-        y: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
         _: &Tensor,
         gradient: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let gradient = gradient.contiguous()?;
         let part = |first, channels| gradient.apply_op1_no_bwd(&Part { first, channels });
-        let (channels, others) = (x.dim(3)?, y.dim(3)?);
-        Ok((Some(part(0, channels)?), Some(part(channels, others)?)))
+        let of_coarse = part(0, self.channels)?.apply_op1_no_bwd(&Coarsen { factor: 1.0 })?;
+        Ok((Some(of_coarse), Some(part(self.channels, self.others)?)))
     }
 }
 
@@ -198,6 +215,13 @@ impl CustomOp1 for Part {
             }
             T::to_cpu_storage_owned(y)
         });
+        Ok((y, (batch, height, width, self.channels).into()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        let (batch, height, width, channels) = layout.shape().dims4()?;
+        let y = cuda::part((x, layout), [self.first, self.channels, channels])?;
         Ok((y, (batch, height, width, self.channels).into()))
     }
 }
@@ -238,6 +262,20 @@ fn refine<T: Real>(x: &[T], width: usize, channels: usize, factor: f64) -> Vec<T
         bottom.copy_from_slice(top);
     });
     y
+}
+
+/// Rows of `fine`, `width` pixels each, behind the pixels of `coarse` that they lie in.
+fn join<T: Real>(coarse: &[T], fine: &[T], width: usize, [channels, others]: [usize; 2]) -> Vec<T> {
+    let mut joined = unwritten(fine.len() / others * (channels + others));
+    each_chunk(&mut joined, width * (channels + others), |row, joined| {
+        let coarse = &coarse[row / 2 * (width / 2) * channels..];
+        let fine = &fine[row * width * others..];
+        for (column, joined) in joined.chunks_exact_mut(channels + others).enumerate() {
+            joined[..channels].copy_from_slice(&coarse[column / 2 * channels..][..channels]);
+            joined[channels..].copy_from_slice(&fine[column * others..][..others]);
+        }
+    });
+    joined
 }
 
 #[cfg(test)]
@@ -296,14 +334,16 @@ mod tests {
     fn joined_features_pass_their_gradients_on() {
         let (x, y) = (
             Var::from_tensor(&image((2, 2, 1, 3))).unwrap(),
-            Var::from_tensor(&image((2, 2, 1, 2))).unwrap(),
+            Var::from_tensor(&image((2, 4, 2, 2))).unwrap(),
         );
-        let joined = join(&x, &y).unwrap();
-        assert_eq!(flat(&joined), flat(&Tensor::cat(&[x.as_tensor(), y.as_tensor()], 3).unwrap()));
-        let factor = image((2, 2, 1, 5));
+        let (joined, repeated) = (repeat2_and_join(&x, &y).unwrap(), repeat2(&x).unwrap());
+        assert_eq!(flat(&joined), flat(&Tensor::cat(&[&repeated, y.as_tensor()], 3).unwrap()));
+        let factor = image((2, 4, 2, 5));
         let gradients = (joined * &factor).unwrap().sum_all().unwrap().backward().unwrap();
-        assert_eq!(flat(gradients.get(&x).unwrap()), flat(&factor.narrow(3, 0, 3).unwrap()));
+        let of_coarse = average2(&factor.narrow(3, 0, 3).unwrap()).unwrap();
+        assert_eq!(flat(gradients.get(&x).unwrap()), flat(&(of_coarse * 4.0).unwrap()));
         assert_eq!(flat(gradients.get(&y).unwrap()), flat(&factor.narrow(3, 3, 2).unwrap()));
+        assert!(repeat2_and_join(&y, &x).is_err());
     }
 
     #[test]

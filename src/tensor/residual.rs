@@ -2,16 +2,16 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, Device, Layout, Shape, Tensor, WithDType, bail};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Storage, Tensor, WithDType, bail};
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::{
-    conv::{conv2d, convolve, correlate},
-    conv_kernel::{Geometry, channel_sums},
-    layer::{Direction, Layer, on_host},
-    norm::modulated_silu,
-    norm_kernel::Modulation,
-    parallel::each_chunk,
-    simd::{Real, values, with_float},
+    layer::Layer,
+    residual_kernel::Pass,
+    simd::{values, with_float},
 };
 use crate::Result;
 
@@ -26,7 +26,7 @@ pub struct Layers {
     pub skip: Option<Layer>,
 }
 
-/// skip(x) + second(f(first(f(x)))), f being [`modulated_silu`] and skip the identity if there is none (He et al. 2016).
+/// skip(x) + second(f(first(f(x)))), f being [`modulated_silu`](super::norm::modulated_silu) and skip the identity if there is none (He et al. 2016).
 ///
 /// `x` is `[B, Y, X, C]`, `modulation` `[B, 2 C + 2 O]`: scale and shift of the first f, then of the second. Returns
 /// `[B, Y, X, O]`. Gradients are computed only for arguments that are tracked.
@@ -34,48 +34,38 @@ pub struct Layers {
 /// # Errors
 /// Shapes that do not fit.
 pub fn residual_block(x: &Tensor, modulation: &Tensor, layers: &Layers, groups: usize) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        return in_parts(x, modulation, layers, groups);
-    }
     let (links, gradients) = layers.linked()?;
-    let op = Block { groups, layers: layers.detach(), hidden: Mutex::default(), gradients };
+    let op = Block { groups, layers: layers.detach(), kept: Mutex::default(), gradients };
     Ok(x.contiguous()?.apply_op3(&modulation.contiguous()?, &links, op)?)
 }
 
-/// The definition of [`residual_block`].
-fn in_parts(x: &Tensor, modulation: &Tensor, layers: &Layers, groups: usize) -> Result<Tensor> {
-    let (inputs, outputs) = (x.dim(3)?, layers.first.weight.dim(0)?);
-    let modulated = |x: &Tensor, first: usize, channels: usize| {
-        let part = |first| modulation.narrow(1, first, channels);
-        modulated_silu(x, &part(first)?, &part(first + channels)?, groups)
-    };
-    let apply = |layer: &Layer, x: &Tensor| conv2d(x, &layer.weight, Some(&layer.bias));
-    let h = apply(&layers.first, &modulated(x, 0, inputs)?)?;
-    let h = apply(&layers.second, &modulated(&h, 2 * inputs, outputs)?)?;
-    let skip = layers.skip.as_ref().map_or_else(|| Ok(x.clone()), |skip| apply(skip, x))?;
-    Ok((h + skip)?)
-}
-
 impl Layers {
-    fn all(&self) -> impl Iterator<Item = &Layer> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Layer> {
         [&self.first, &self.second].into_iter().chain(&self.skip)
     }
 
-    /// Links of all weights and biases to the block, one number each, and the places for their gradients; an untracked
-    /// number and no places if none of them is tracked.
+    /// A number that stands for all weights and biases, and the places for their gradients; an untracked number and no places
+    /// if none of them is tracked.
     fn linked(&self) -> candle_core::Result<(Tensor, Vec<Place>)> {
-        let tensors: Vec<&Tensor> = self.all().flat_map(|layer| [&layer.weight, &layer.bias]).collect();
-        let one = |tensor: &Tensor| Tensor::zeros(1, tensor.dtype(), tensor.device());
-        if !tensors.iter().any(|tensor| tensor.track_op()) {
-            return Ok((one(&self.first.weight)?, Vec::new()));
+        let tracked = |layer: &Layer| layer.weight.track_op() || layer.bias.track_op();
+        if !self.all().any(tracked) {
+            let weight = &self.first.weight;
+            return Ok((Tensor::zeros(1, weight.dtype(), weight.device())?, Vec::new()));
         }
-        let places: Vec<Place> = tensors.iter().map(|_| Place::default()).collect();
-        let link = |(tensor, place): (&&Tensor, &Place)| match tensor.track_op() {
-            true => tensor.apply_op1(Link { gradient: place.clone() }),
-            false => one(tensor),
+        let places: Vec<Place> = self.all().flat_map(|_| [Place::default(), Place::default()]).collect();
+        let link = |(layer, places): (&Layer, &[Place])| {
+            let gradients = [places[0].clone(), places[1].clone()];
+            layer.weight.apply_op2(&layer.bias, Link { gradients })
         };
-        let links = tensors.iter().zip(&places).map(link).collect::<candle_core::Result<Vec<_>>>()?;
-        Ok((Tensor::cat(&links, 0)?, places))
+        let links = self.all().zip(places.chunks_exact(2)).map(link);
+        let sum = links.reduce(|a, b| a? + b?);
+        Ok((sum.unwrap_or_else(|| bail!("a residual block has layers"))?, places))
+    }
+
+    /// Shape of a block's output.
+    fn output(&self, x: &Layout) -> candle_core::Result<Shape> {
+        let (batch, height, width, _) = x.shape().dims4()?;
+        Ok((batch, height, width, self.first.weight.dim(0)?).into())
     }
 
     fn detach(&self) -> Self {
@@ -88,38 +78,65 @@ impl Layers {
 }
 
 /// Where a block leaves the gradient of one weight.
-type Place = Arc<Mutex<Option<Tensor>>>;
+pub(super) type Place = Arc<Mutex<Option<Tensor>>>;
 
-/// Ties a weight to the block that uses it. An operation has three arguments at most, and joining all weights in one would
-/// copy them and their gradients several times; so the argument is one number, which stands for the weight, and the
-/// weight's gradient is what the block has left in its place.
+/// Ties weight and bias of a layer to the block that uses them. An operation has three arguments at most, and joining all
+/// weights in one would copy them and their gradients several times; so the argument is one number, which stands for them, and
+/// their gradients are what the block has left in their places.
 struct Link {
-    gradient: Place,
+    gradients: [Place; 2],
 }
 
-impl CustomOp1 for Link {
+impl CustomOp2 for Link {
     fn name(&self) -> &'static str {
-        "weight-of-residual-block"
+        "weights-of-residual-block"
     }
 
-    fn cpu_fwd(&self, weight: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        weight: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
         Ok((with_float!(weight, T => T::to_cpu_storage_owned(vec![T::default()])), 1.into()))
     }
 
-    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        Ok(locked(&self.gradient)?.take())
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        weight: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        use candle_core::backend::{BackendDevice, BackendStorage};
+        Ok((weight.device().zeros_impl(&1.into(), weight.dtype())?, 1.into()))
+    }
+
+    fn bwd(
+        &self,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let left = |place: usize| locked(&self.gradients[place]).map(|mut gradient| gradient.take());
+        let (of_weight, of_bias) = (left(0)?, left(1)?);
+        Ok((of_weight.filter(|_| weight.track_op()), of_bias.filter(|_| bias.track_op())))
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> candle_core::Result<MutexGuard<'_, T>> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> candle_core::Result<MutexGuard<'_, T>> {
     mutex.lock().map_err(|_| candle_core::Error::Msg("a thread of this residual block panicked".into()))
 }
 
-/// The block; `hidden` is what the first convolution gave.
+/// The block.
 struct Block {
     groups: usize,
     layers: Layers,
-    hidden: Mutex<Option<CpuStorage>>,
+    /// What the first convolution gave, and on a GPU the moments of both normalisations.
+    kept: Mutex<Vec<Storage>>,
     /// Of all weights and biases; none if they have no gradients.
     gradients: Vec<Place>,
 }
@@ -127,6 +144,13 @@ struct Block {
 /// Gradients of x and modulation one after the other in a flat tensor; those of the weights go to their places.
 struct BlockGradient<'a> {
     block: &'a Block,
+}
+
+#[cfg(feature = "cuda")]
+impl Block {
+    fn on_gpu<'a>(&'a self, x: cuda::Place<'a>, modulation: cuda::Place<'a>) -> cuda::Arguments<'a> {
+        cuda::Arguments { layers: &self.layers, groups: self.groups, x, modulation }
+    }
 }
 
 impl CustomOp3 for Block {
@@ -143,15 +167,29 @@ impl CustomOp3 for Block {
         _: &CpuStorage,
         _: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (batch, height, width, _) = x_layout.shape().dims4()?;
         let y = with_float!(x, T => {
             let (x, modulation) = (values::<T>(x, x_layout)?, values(modulation, modulation_layout)?);
             let pass = Pass::new(&self.layers, self.groups, x_layout, modulation)?;
             let (hidden, y) = pass.forward(x)?;
-            *locked(&self.hidden)? = Some(T::to_cpu_storage_owned(hidden));
+            *locked(&self.kept)? = vec![Storage::Cpu(T::to_cpu_storage_owned(hidden))];
             T::to_cpu_storage_owned(y)
         });
-        Ok((y, (batch, height, width, self.layers.first.weight.dim(0)?).into()))
+        Ok((y, self.layers.output(x_layout)?))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        modulation: &CudaStorage,
+        modulation_layout: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        let (y, kept) = cuda::block(self.on_gpu((x, x_layout), (modulation, modulation_layout)))?;
+        *locked(&self.kept)? = kept.into_iter().map(Storage::Cuda).collect();
+        Ok((y, self.layers.output(x_layout)?))
     }
 
     fn bwd(
@@ -186,8 +224,8 @@ impl CustomOp3 for BlockGradient<'_> {
         gradient: &CpuStorage,
         gradient_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let hidden = locked(&self.block.hidden)?;
-        let Some(hidden) = &*hidden else { bail!("residual block: no forward pass to go back from") };
+        let kept = locked(&self.block.kept)?;
+        let [Storage::Cpu(hidden)] = kept.as_slice() else { bail!("{NO_FORWARD_PASS}") };
         let (all, count) = with_float!(x, T => {
             let (x, modulation) = (values::<T>(x, x_layout)?, values(modulation, modulation_layout)?);
             let pass = Pass::new(&self.block.layers, self.block.groups, x_layout, modulation)?;
@@ -198,132 +236,42 @@ impl CustomOp3 for BlockGradient<'_> {
         });
         Ok((all, count.into()))
     }
-}
 
-/// One pass through a block in either direction.
-struct Pass<'a, T> {
-    layers: &'a Layers,
-    groups: usize,
-    image: [usize; 3],
-    channels: [usize; 2],
-    /// Scale and shift of the first and of the second normalisation, each `[B, channels]`.
-    modulation: [[Vec<T>; 2]; 2],
-}
-
-impl<'a, T: Real> Pass<'a, T> {
-    fn new(layers: &'a Layers, groups: usize, x: &Layout, modulation: &[T]) -> candle_core::Result<Self> {
-        let (batch, height, width, inputs) = x.shape().dims4()?;
-        let outputs = layers.first.weight.dim(0)?;
-        let width_of = 2 * (inputs + outputs);
-        if modulation.len() != batch * width_of
-            || groups == 0
-            || inputs % groups != 0
-            || outputs % groups != 0
-        {
-            bail!("residual block: modulation or groups do not fit {inputs} and {outputs} channels");
-        }
-        let part = |first: usize, count: usize| -> Vec<T> {
-            modulation.chunks(width_of).flat_map(|row| row[first..first + count].iter().copied()).collect()
-        };
-        let pair = |first, count| [part(first, count), part(first + count, count)];
-        let modulation = [pair(0, inputs), pair(2 * inputs, outputs)];
-        Ok(Self { layers, groups, image: [batch, height, width], channels: [inputs, outputs], modulation })
-    }
-
-    fn modulation<'b>(&'b self, which: usize, x: &'b [T]) -> Modulation<'b, T> {
-        let [scale, shift] = &self.modulation[which];
-        let [_, height, width] = self.image;
-        Modulation::new(self.groups, [height * width, self.channels[which]], x, scale, shift)
-    }
-
-    fn geometry(&self, layer: &Layer) -> candle_core::Result<Geometry> {
-        let [batch, height, width] = self.image;
-        Ok(Geometry { batch, height, width, kernel: layer.weight.dim(2)? })
-    }
-
-    fn apply(&self, layer: &Layer, x: &[T]) -> candle_core::Result<Vec<T>> {
-        let kernels = layer.kernels(Direction::Forward)?;
-        on_host(&layer.bias, |bias| Ok(convolve(&self.geometry(layer)?, x, &kernels, bias)))
-    }
-
-    fn adjoint(&self, layer: &Layer, gradient: &[T]) -> candle_core::Result<Vec<T>> {
-        let kernels = layer.kernels(Direction::Adjoint)?;
-        Ok(convolve(&self.geometry(layer)?, gradient, &kernels, &[]))
-    }
-
-    /// What the first convolution gives, and the block's output.
-    fn forward(&self, x: &[T]) -> candle_core::Result<(Vec<T>, Vec<T>)> {
-        let hidden = self.apply(&self.layers.first, &self.modulation(0, x).forward())?;
-        let mut y = self.apply(&self.layers.second, &self.modulation(1, &hidden).forward())?;
-        match &self.layers.skip {
-            Some(skip) => add(&mut y, &self.apply(skip, x)?),
-            None => add(&mut y, x),
-        }
-        Ok((hidden, y))
-    }
-
-    /// Gradients of x and modulation one after the other; those of weights and biases go to `places`, if there are any.
-    fn backward(
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
         &self,
-        x: &[T],
-        hidden: &[T],
-        gradient: &[T],
-        places: &[Place],
-    ) -> candle_core::Result<Vec<T>> {
-        let Layers { first, second, skip } = self.layers;
-        let mut places = places.chunks_exact(2);
-        let (of_first, of_second, of_skip) = (places.next(), places.next(), places.next());
-        if let Some(places) = of_second {
-            self.weights(second, &self.modulation(1, hidden).forward(), gradient, places)?;
-        }
-        let inner = self.modulation(1, hidden).backward(&self.adjoint(second, gradient)?);
-        let (of_hidden, of_second) = inner.split_at(hidden.len());
-        if let Some(places) = of_first {
-            self.weights(first, &self.modulation(0, x).forward(), of_hidden, places)?;
-        }
-        let mut all = self.modulation(0, x).backward(&self.adjoint(first, of_hidden)?);
-        let of_first = all.split_off(x.len());
-        match skip {
-            Some(skip) => {
-                add(&mut all, &self.adjoint(skip, gradient)?);
-                if let Some(places) = of_skip {
-                    self.weights(skip, x, gradient, places)?;
-                }
-            }
-            None => add(&mut all, gradient),
-        }
-        let [inputs, outputs] = self.channels;
-        let halves = |of: &'_ [T], channels: usize, image: usize| -> Vec<T> {
-            let (scale, shift) = of.split_at(of.len() / 2);
-            let range = image * channels..(image + 1) * channels;
-            [&scale[range.clone()], &shift[range]].concat()
+        x: &CudaStorage,
+        x_layout: &Layout,
+        modulation: &CudaStorage,
+        modulation_layout: &Layout,
+        gradient: &CudaStorage,
+        gradient_layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        let kept = locked(&self.block.kept)?;
+        let [Storage::Cuda(hidden), Storage::Cuda(first), Storage::Cuda(second)] = kept.as_slice() else {
+            bail!("{NO_FORWARD_PASS}")
         };
-        for image in 0..self.image[0] {
-            all.extend(halves(&of_first, inputs, image));
-            all.extend(halves(of_second, outputs, image));
+        let (block, places) = (self.block, &self.block.gradients);
+        let arguments = block.on_gpu((x, x_layout), (modulation, modulation_layout));
+        let gradient = (gradient, gradient_layout);
+        let (all, weights) =
+            cuda::block_gradient(arguments, [hidden, first, second], gradient, !places.is_empty())?;
+        let like = block.layers.all().flat_map(|layer| [&layer.weight, &layer.bias]);
+        for ((place, of), like) in places.iter().zip(weights).zip(like) {
+            let of = Tensor::from_storage(
+                Storage::Cuda(of),
+                like.shape(),
+                candle_core::op::BackpropOp::none(),
+                false,
+            );
+            *locked(place)? = Some(of);
         }
-        Ok(all)
-    }
-
-    /// Leaves the gradients of weights and bias of a layer with input x in their places.
-    fn weights(&self, layer: &Layer, x: &[T], gradient: &[T], places: &[Place]) -> candle_core::Result<()> {
-        let (outputs, inputs, _, _) = layer.weight.dims4()?;
-        let of_weight = correlate(&self.geometry(layer)?, x, gradient, outputs, inputs);
-        let of_bias = channel_sums(gradient, outputs);
-        for (place, (of, like)) in places.iter().zip([(of_weight, &layer.weight), (of_bias, &layer.bias)]) {
-            *locked(place)? = Some(Tensor::from_vec(of, like.shape(), &Device::Cpu)?);
-        }
-        Ok(())
+        let count = x_layout.shape().elem_count() + modulation_layout.shape().elem_count();
+        Ok((all, count.into()))
     }
 }
 
-/// total += term.
-fn add<T: Real>(total: &mut [T], term: &[T]) {
-    const PART: usize = 1 << 15;
-    each_chunk(total, PART, |part, total| {
-        total.iter_mut().zip(&term[part * PART..]).for_each(|(total, term)| *total += *term);
-    });
-}
+const NO_FORWARD_PASS: &str = "residual block: no forward pass to go back from";
 
 #[cfg(test)]
 mod tests {
@@ -332,7 +280,25 @@ mod tests {
     use candle_core::{DType, Var};
 
     use super::*;
-    use crate::{compute::Compute, rng::Rng, tensor::simd::ALLOWED};
+    use crate::{
+        compute::Compute,
+        rng::Rng,
+        tensor::{conv::conv2d, norm::modulated_silu, simd::ALLOWED},
+    };
+
+    /// The definition of [`residual_block`].
+    fn in_parts(x: &Tensor, modulation: &Tensor, layers: &Layers, groups: usize) -> Result<Tensor> {
+        let (inputs, outputs) = (x.dim(3)?, layers.first.weight.dim(0)?);
+        let modulated = |x: &Tensor, first: usize, channels: usize| {
+            let part = |first| modulation.narrow(1, first, channels);
+            modulated_silu(x, &part(first)?, &part(first + channels)?, groups)
+        };
+        let apply = |layer: &Layer, x: &Tensor| conv2d(x, &layer.weight, Some(&layer.bias));
+        let h = apply(&layers.first, &modulated(x, 0, inputs)?)?;
+        let h = apply(&layers.second, &modulated(&h, 2 * inputs, outputs)?)?;
+        let skip = layers.skip.as_ref().map_or_else(|| Ok(x.clone()), |skip| apply(skip, x))?;
+        Ok((h + skip)?)
+    }
 
     fn variables(inputs: usize, outputs: usize, compute: &Compute) -> Vec<Var> {
         let mut rng = Rng::new(3);

@@ -18,8 +18,9 @@ use antumbra::{
         layer::Layer,
         norm::modulated_silu,
         precision::Precision,
-        resample::{average2, join, repeat2},
+        resample::{average2, repeat2, repeat2_and_join},
         residual::{Layers, residual_block},
+        scale::scaled,
     },
 };
 use candle_core::{DType, Device, Tensor, Var};
@@ -77,7 +78,9 @@ fn value_and_gradients(y: &Tensor, variables: &[&Var], compute: &Compute) -> Res
 
 #[test]
 fn convolutions() {
-    for (inputs, outputs, kernel) in [(4, 8, 3), (16, 12, 3), (5, 3, 3), (8, 4, 1), (3, 5, 5)] {
+    for (inputs, outputs, kernel) in
+        [(4, 8, 3), (16, 12, 3), (5, 3, 3), (8, 4, 1), (3, 5, 5), (16, 4, 3), (2, 9, 5)]
+    {
         on_every_device(|compute| {
             let shapes: [&[usize]; 3] = [&[3, 9, 7, inputs], &[outputs, inputs, kernel, kernel], &[outputs]];
             let [x, w, bias] = variables(shapes, compute);
@@ -101,11 +104,21 @@ fn normalisation_and_modulation() {
 
 #[test]
 fn changes_of_size() {
+    for (channels, others) in [(5, 3), (8, 4)] {
+        on_every_device(|compute| {
+            let [x, other] = variables([&[2, 6, 4, channels], &[2, 12, 8, others]], compute);
+            let small = average2(x.as_tensor()).unwrap();
+            let y = (repeat2(&small.sqr().unwrap()).unwrap() + x.as_tensor()).unwrap();
+            value_and_gradients(&repeat2_and_join(&y, other.as_tensor()).unwrap(), &[&x, &other], compute)
+        });
+    }
+}
+
+#[test]
+fn images_times_numbers() {
     on_every_device(|compute| {
-        let [x, other] = variables([&[2, 6, 4, 5], &[2, 6, 4, 3]], compute);
-        let small = average2(x.as_tensor()).unwrap();
-        let y = (repeat2(&small.sqr().unwrap()).unwrap() + x.as_tensor()).unwrap();
-        value_and_gradients(&join(&y, other.as_tensor()).unwrap(), &[&x, &other], compute)
+        let [x, factors] = variables([&[3, 1, 7, 5], &[3]], compute);
+        value_and_gradients(&scaled(x.as_tensor(), factors.as_tensor()).unwrap(), &[&x], compute)
     });
 }
 
@@ -212,21 +225,56 @@ fn lower_precision_is_close() {
     }
 }
 
-/// GPUs take another way where images are large and 11 bits suffice.
+/// GPUs take other ways where images are large and 11 bits suffice.
 #[test]
 fn large_convolutions_in_lower_precision_are_close() {
-    let convolved = |compute: &Compute| {
-        let [x, w, bias] = variables([&[32, 128, 128, 16], &[8, 16, 3, 3], &[8]], compute);
-        let y = conv2d(x.as_tensor(), w.as_tensor(), Some(bias.as_tensor())).unwrap();
-        value_and_gradients(&y, &[&x, &w, &bias], compute)
-    };
+    for (shape, outputs) in [([32, 128, 128, 16], 8), ([40, 70, 50, 64], 40), ([40, 70, 50, 64], 72)] {
+        close_in_tf32(|compute| {
+            let [x, w, bias] = variables([&shape, &[outputs, shape[3], 3, 3], &[outputs]], compute);
+            let y = conv2d(x.as_tensor(), w.as_tensor(), Some(bias.as_tensor())).unwrap();
+            value_and_gradients(&y, &[&x, &w, &bias], compute)
+        });
+    }
+}
+
+#[test]
+fn large_residual_blocks_in_lower_precision_are_close() {
+    for outputs in [32, 16] {
+        close_in_tf32(|compute| {
+            let shapes: [&[usize]; 8] = [
+                &[16, 128, 128, 32],
+                &[16, 2 * (32 + outputs)],
+                &[outputs, 32, 3, 3],
+                &[outputs],
+                &[outputs, outputs, 3, 3],
+                &[outputs],
+                &[outputs, 32, 1, 1],
+                &[outputs],
+            ];
+            let variables = variables(shapes, compute);
+            let layer = |i: usize| Layer {
+                weight: (variables[i].as_tensor() * 0.1).unwrap(),
+                bias: variables[i + 1].as_tensor().clone(),
+                kept: None,
+            };
+            let skip = (outputs != 32).then(|| layer(6));
+            let layers = Layers { first: layer(2), second: layer(4), skip };
+            let y = residual_block(variables[0].as_tensor(), variables[1].as_tensor(), &layers, 8).unwrap();
+            let used = if outputs == 32 { 6 } else { 8 };
+            value_and_gradients(&y, &variables.iter().take(used).collect::<Vec<_>>(), compute)
+        });
+    }
+}
+
+/// Compares what `run` gives in TF32 on every GPU with what it gives on a CPU in double precision.
+fn close_in_tf32(run: impl Fn(&Compute) -> Results) {
     let gpus = || devices::single().into_iter().filter(|compute| !compute.device.is_cpu());
     let _alone = PRECISION.write().unwrap();
     Precision::Tf32.apply();
-    let found: Vec<Results> = gpus().map(|gpu| convolved(&gpu)).collect();
+    let found: Vec<Results> = gpus().map(|gpu| run(&gpu)).collect();
     Precision::Full.apply();
     for found in found {
-        for ((name, exact), (_, found)) in convolved(&Compute::cpu_f64()).iter().zip(found) {
+        for ((name, exact), (_, found)) in run(&Compute::cpu_f64()).iter().zip(found) {
             let worst = distance(&found, exact);
             assert!(worst < 3e-3, "{name}: {worst}");
         }

@@ -14,19 +14,19 @@ use candle_core::{
         DeviceId,
         cudarc::{
             cudnn::{
-                ConvBackwardFilter, ConvDescriptor, ConvForward, Cudnn, CudnnError, FilterDescriptor,
-                TensorDescriptor,
+                ActivationDescriptor, ConvBackwardFilter, ConvBiasActivationForward, ConvDescriptor,
+                ConvForward, Cudnn, CudnnError, FilterDescriptor, TensorDescriptor,
                 sys::{
-                    cudnnConvolutionBwdFilterAlgo_t, cudnnConvolutionFwdAlgo_t, cudnnConvolutionMode_t,
-                    cudnnMathType_t, cudnnTensorFormat_t,
+                    cudnnActivationMode_t, cudnnConvolutionBwdFilterAlgo_t, cudnnConvolutionFwdAlgo_t,
+                    cudnnConvolutionMode_t, cudnnMathType_t, cudnnNanPropagation_t, cudnnTensorFormat_t,
                 },
             },
-            driver::{CudaSlice, CudaView},
+            driver::{CudaSlice, CudaView, CudaViewMut},
         },
     },
 };
 
-use super::{Gpu, size};
+use super::{Gpu, Real, conv::Start, size};
 use crate::tensor::conv_kernel::Geometry;
 
 const CHANNELS_LAST: cudnnTensorFormat_t = cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
@@ -47,8 +47,11 @@ pub(super) struct Job {
 /// cuDNN's descriptions of a job.
 struct Plan {
     convolution: ConvDescriptor<f32>,
+    /// What is done to each number of the result: nothing.
+    identity: ActivationDescriptor<f32>,
     images: TensorDescriptor<f32>,
     weights: FilterDescriptor<f32>,
+    bias: TensorDescriptor<f32>,
     outputs: TensorDescriptor<f32>,
     room: Room,
     room_of_weights: Room,
@@ -58,44 +61,82 @@ struct Plan {
 #[derive(Default)]
 struct Room(Cell<Option<usize>>);
 
+type Plans = HashMap<(DeviceId, Job), ManuallyDrop<Rc<Plan>>>;
+
 thread_local! {
     // Handles belong to a thread. They are never destroyed: the driver may be gone by the end of the thread.
     static HANDLES: RefCell<HashMap<DeviceId, ManuallyDrop<Arc<Cudnn>>>> = RefCell::default();
-    static PLANS: RefCell<HashMap<(DeviceId, Job), ManuallyDrop<Rc<Plan>>>> = RefCell::default();
+    static PLANS: RefCell<Plans> = RefCell::default();
 }
 
-/// Adds the convolution of `images` with `weights` to `start` times `outputs`.
-pub(super) fn convolve(
+/// The convolution of `images` with weights `[to, k, k, from]`, added to `start`; all numbers are of single precision.
+pub(super) fn convolved<T: Real>(
     gpu: &Gpu,
     job: Job,
-    images: &CudaView<f32>,
-    weights: &CudaSlice<f32>,
-    start: f32,
-    outputs: &mut CudaSlice<f32>,
-) -> Result<()> {
+    images: &CudaView<T>,
+    weights: &CudaView<T>,
+    start: Option<Start<T>>,
+) -> Result<CudaSlice<T>> {
     let plan = Plan::of(gpu, job)?;
-    let convolution =
-        ConvForward { conv: &plan.convolution, x: &plan.images, w: &plan.weights, y: &plan.outputs };
-    let mut room = plan.room.take(gpu, || convolution.get_workspace_size(FORWARD))?;
-    // SAFETY: the callers allocate tensors of the job's sizes.
-    Ok(unsafe { convolution.launch(FORWARD, Some(&mut room), (1.0, start), images, weights, outputs) }?)
+    let Plan { convolution: conv, images: x, weights: w, outputs: y, .. } = &*plan;
+    let forward = ConvForward { conv, x, w, y };
+    let mut room = plan.room.take(gpu, || forward.get_workspace_size(FORWARD))?;
+    let mut outputs = gpu.empty::<T>(job.g.batch * job.g.pixels() * job.to)?;
+    let (images, weights) = (single(images)?, single(weights)?);
+    let there = &raw const outputs;
+    // SAFETY: cuDNN may read what it adds to where it writes; here it reads nothing there, for it counts zero times.
+    let unread = single(&unsafe { &*there }.as_view())?;
+    let mut target = single_mut(&mut outputs)?;
+    // SAFETY: the tensors have the job's sizes.
+    match start {
+        None => unsafe {
+            forward.launch(FORWARD, Some(&mut room), (1.0, 0.0), &images, &weights, &mut target)
+        },
+        Some(Start { bias, images: others }) => {
+            let (others, share) = match others {
+                Some(others) => (single(others)?, 1.0),
+                None => (unread, 0.0),
+            };
+            let (act, z, bias_of) = (&plan.identity, y, &plan.bias);
+            let added = ConvBiasActivationForward { conv, act, x, w, z, bias: bias_of, y };
+            let (room, factors, bias) = (Some(&mut room), (1.0, share), single(bias)?);
+            unsafe { added.launch(FORWARD, room, factors, &images, &weights, &others, &bias, &mut target) }
+        }
+    }?;
+    Ok(outputs)
 }
 
-/// Gradient `[to, k, k, from]` of the weights from that of the outputs.
-pub(super) fn correlated(
+/// Gradient `[to, k, k, from]` of the weights from that of the outputs, in single precision.
+pub(super) fn correlated<T: Real>(
     gpu: &Gpu,
     job: Job,
-    images: &CudaView<f32>,
-    gradient: &CudaView<f32>,
-) -> Result<CudaSlice<f32>> {
+    images: &CudaView<T>,
+    gradient: &CudaView<T>,
+) -> Result<CudaSlice<T>> {
     let plan = Plan::of(gpu, job)?;
     let correlation =
         ConvBackwardFilter { conv: &plan.convolution, x: &plan.images, dy: &plan.outputs, dw: &plan.weights };
     let mut room = plan.room_of_weights.take(gpu, || correlation.get_workspace_size(OF_WEIGHTS))?;
-    let mut weights = gpu.empty::<f32>(job.to * job.g.kernel * job.g.kernel * job.from)?;
+    let mut weights = gpu.empty::<T>(job.to * job.g.kernel * job.g.kernel * job.from)?;
+    let (images, gradient, mut target) = (single(images)?, single(gradient)?, single_mut(&mut weights)?);
     // SAFETY: as above.
-    unsafe { correlation.launch(OF_WEIGHTS, Some(&mut room), (1.0, 0.0), images, &mut weights, gradient) }?;
+    unsafe { correlation.launch(OF_WEIGHTS, Some(&mut room), (1.0, 0.0), &images, &mut target, &gradient) }?;
     Ok(weights)
+}
+
+/// Numbers that are of single precision.
+fn single<'a, T>(numbers: &CudaView<'a, T>) -> Result<CudaView<'a, f32>> {
+    // SAFETY: any bits are a number, and there are enough of them.
+    let numbers = unsafe { numbers.transmute(numbers.len()) };
+    numbers.ok_or_else(|| candle_core::Error::Msg("cuDNN is given other numbers than single ones".into()))
+}
+
+/// The same, to write to.
+fn single_mut<T>(numbers: &mut CudaSlice<T>) -> Result<CudaViewMut<'_, f32>> {
+    let count = numbers.len();
+    // SAFETY: as above.
+    let numbers = unsafe { numbers.transmute_mut(count) };
+    numbers.ok_or_else(|| candle_core::Error::Msg("cuDNN is given other numbers than single ones".into()))
 }
 
 impl Plan {
@@ -119,8 +160,14 @@ impl Plan {
         convolution.set_math_type(cudnnMathType_t::CUDNN_TENSOR_OP_MATH)?;
         Ok(Self {
             convolution,
+            identity: cudnn.create_activation(
+                cudnnActivationMode_t::CUDNN_ACTIVATION_IDENTITY,
+                cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN,
+                0.0,
+            )?,
             images: cudnn.create_4d_tensor(CHANNELS_LAST, [batch, from, height, width])?,
             weights: cudnn.create_4d_filter(CHANNELS_LAST, [to, from, kernel, kernel])?,
+            bias: cudnn.create_4d_tensor(CHANNELS_LAST, [1, to, 1, 1])?,
             outputs: cudnn.create_4d_tensor(CHANNELS_LAST, [batch, to, height, width])?,
             room: Room::default(),
             room_of_weights: Room::default(),

@@ -1,9 +1,14 @@
 //! The operations of this module's parent on NVIDIA GPUs: own kernels, compiled when first used, cuBLAS and cuDNN.
 
 mod conv;
+mod correlation;
 mod cudnn;
+mod memory;
 mod norm;
+mod product;
 mod resample;
+mod residual;
+mod scale;
 
 use std::sync::OnceLock;
 
@@ -14,25 +19,36 @@ use candle_core::{
     cuda_backend::{
         CudaDType, WrapErr,
         cudarc::{
-            driver::{CudaFunction, CudaSlice, CudaView, DeviceRepr, LaunchConfig, ValidAsZeroBits},
+            driver::{
+                CudaFunction, CudaSlice, CudaView, DevicePtr, DeviceRepr, LaunchConfig, ValidAsZeroBits,
+            },
             nvrtc::{CompileOptions, compile_ptx_with_opts},
         },
     },
 };
 
+pub(crate) use self::memory::keep_freed_memory;
 pub(super) use self::{
-    conv::{channel_sums, convolve, correlate},
+    conv::{Place, channel_sums, convolve, correlate},
     norm::{modulated, modulated_gradient},
-    resample::{coarsen, refine},
+    resample::{coarsen, join, part, refine},
+    residual::{Arguments, block, block_gradient},
+    scale::scaled,
 };
 
-const SOURCE: &str = include_str!("kernels.cu");
+const SOURCE: &str = concat!(
+    include_str!("kernels/common.cu"),
+    include_str!("kernels/conv.cu"),
+    include_str!("kernels/norm.cu"),
+    include_str!("kernels/resample.cu"),
+);
+const ON_TENSOR_CORES: &str = include_str!("kernels/correlation.cu");
 /// Threads of a block; `channel_totals` has room for as many.
 const THREADS: u32 = 256;
 /// Blocks of a loop over numbers: enough to fill the largest cards several times.
 const MOST_BLOCKS: u32 = 1 << 14;
-/// Numbers that one block adds up.
-const PER_BLOCK: usize = 1 << 15;
+/// Blocks of a walk over the pixels of one image.
+const MOST_PARTS: usize = 1 << 10;
 /// The kernels count in 32 bits.
 const MOST_NUMBERS: usize = i32::MAX as usize;
 
@@ -107,11 +123,24 @@ impl<'a> Gpu<'a> {
         let ptx = match slot.get() {
             Some(ptx) => ptx,
             None => {
-                let ptx = compile(T::NAME, factor)?;
+                let ptx = compile(SOURCE, vec![format!("-DREAL={}", T::NAME), format!("-DFACTOR={factor}")])?;
                 slot.get_or_init(|| ptx)
             }
         };
         Ok(Self { device, ptx, module })
+    }
+
+    /// Kernels that multiply on tensor cores, in single precision.
+    fn with_tensor_cores(device: &'a CudaDevice) -> Result<Self> {
+        static COMPILED: OnceLock<String> = OnceLock::new();
+        let ptx = match COMPILED.get() {
+            Some(ptx) => ptx,
+            None => {
+                let ptx = compile(ON_TENSOR_CORES, vec!["--gpu-architecture=compute_80".into()])?;
+                COMPILED.get_or_init(|| ptx)
+            }
+        };
+        Ok(Self { device, ptx, module: "antumbra-tensor-cores" })
     }
 
     fn empty<T: DeviceRepr>(&self, count: usize) -> Result<CudaSlice<T>> {
@@ -119,8 +148,41 @@ impl<'a> Gpu<'a> {
         unsafe { self.device.alloc(count) }
     }
 
+    /// The kernel `name` for so many channels of these numbers: where they come in fours at a suitable address, it reads
+    /// four at a time.
+    fn kernel<T>(&self, name: &str, channels: usize, numbers: &[&CudaView<T>]) -> ByChannels {
+        let stream = self.device.cuda_stream();
+        let aligned = numbers.iter().all(|numbers| numbers.device_ptr(&stream).0 % 16 == 0);
+        match aligned && channels.is_multiple_of(4) {
+            true => ByChannels { name: format!("{name}_four"), step: 4, units: channels / 4 },
+            false => ByChannels { name: name.into(), step: 1, units: channels },
+        }
+    }
+
+    /// Where numbers are that a kernel can do without.
+    fn address<T>(&self, numbers: Option<&CudaView<T>>) -> u64 {
+        numbers.map_or(0, |numbers| numbers.device_ptr(&self.device.cuda_stream()).0)
+    }
+
     fn function(&self, name: &str) -> Result<CudaFunction> {
         Ok(self.device.get_or_load_custom_func(name, self.module, self.ptx)?.into_cuda_function())
+    }
+}
+
+/// A kernel that reads `step` channels at a time.
+struct ByChannels {
+    name: String,
+    step: usize,
+    /// Channels / `step`.
+    units: usize,
+}
+
+impl ByChannels {
+    /// Blocks that walk over `pixels` so that each thread sees about `each` of them.
+    fn parts(&self, pixels: usize, each: usize) -> usize {
+        let threads = THREADS as usize;
+        let down = threads / self.units.clamp(1, threads);
+        pixels.div_ceil(down * each).clamp(1, MOST_PARTS)
     }
 }
 
@@ -128,7 +190,7 @@ impl<'a> Gpu<'a> {
 macro_rules! launch {
     ($gpu:expr, $kernel:expr, $config:expr, $($argument:expr),+ $(,)?) => {{
         use candle_core::cuda_backend::cudarc::driver::PushKernelArg as _;
-        let (function, stream) = ($gpu.function($kernel)?, $gpu.device.cuda_stream());
+        let (function, stream) = ($gpu.function(&$kernel)?, $gpu.device.cuda_stream());
         // SAFETY: the arguments have the kernel's types and the sizes that are passed with them.
         unsafe { stream.launch_builder(&function)$(.arg($argument))+.launch($config) }.w()?;
     }};
@@ -150,11 +212,6 @@ fn blocks(parts: usize, images: usize, shared: usize) -> LaunchConfig {
     }
 }
 
-/// Number of blocks among which the sums over `numbers` are shared out.
-fn parts(numbers: usize) -> usize {
-    (numbers / PER_BLOCK).clamp(1, 256)
-}
-
 /// A size as the kernels take it.
 fn size(count: usize) -> Result<u32> {
     match u32::try_from(count) {
@@ -163,11 +220,8 @@ fn size(count: usize) -> Result<u32> {
     }
 }
 
-/// The kernels' machine code for any card.
-fn compile(real: &str, factor: &str) -> Result<String> {
-    let options = CompileOptions {
-        options: vec![format!("-DREAL={real}"), format!("-DFACTOR={factor}")],
-        ..CompileOptions::default()
-    };
-    Ok(compile_ptx_with_opts(SOURCE, options).w()?.to_src())
+/// The kernels' machine code for any card that knows their instructions.
+fn compile(source: &str, options: Vec<String>) -> Result<String> {
+    let options = CompileOptions { options, ..CompileOptions::default() };
+    Ok(compile_ptx_with_opts(source, options).w()?.to_src())
 }

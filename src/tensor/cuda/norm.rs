@@ -5,22 +5,35 @@ use candle_core::{
     backend::BackendStorage,
     cuda_backend::{
         CudaDType, WrapErr,
-        cudarc::driver::{CudaSlice, CudaView},
+        cudarc::driver::{CudaSlice, CudaView, CudaViewMut},
     },
 };
 
-use super::{Gpu, Real, blocks, conv::Place, launch, over, parts, size, values, with_real};
+use super::{Gpu, Real, blocks, conv::Place, launch, size, values, with_real};
 use crate::tensor::{norm_kernel::EPSILON, precision::Precision};
 
+/// Pixels that one thread adds up, or changes.
+const EACH: usize = 16;
+
 /// Images, scale and shift on the device.
-struct Modulation<'a, T> {
-    gpu: Gpu<'a>,
-    x: CudaView<'a, T>,
-    scale: CudaView<'a, T>,
-    shift: CudaView<'a, T>,
-    groups: usize,
+pub(super) struct Modulation<'a, T> {
+    pub(super) gpu: &'a Gpu<'a>,
+    pub(super) x: CudaView<'a, T>,
+    pub(super) scale: CudaView<'a, T>,
+    pub(super) shift: CudaView<'a, T>,
+    /// Distance between the scales of one image and those of the next, and likewise for shifts.
+    pub(super) stride: usize,
+    pub(super) groups: usize,
     /// Images, pixels of each, channels.
-    sizes: [usize; 3],
+    pub(super) sizes: [usize; 3],
+}
+
+/// Where the gradients of x and scale are written, the latter with the modulation's stride, and that of the shift `step`
+/// numbers after that of the scale.
+pub(super) struct Gradients<'a, T> {
+    pub(super) x: CudaViewMut<'a, T>,
+    pub(super) scale: CudaViewMut<'a, T>,
+    pub(super) step: usize,
 }
 
 /// SiLU(normalised(x) (1 + scale) + shift) of x `[B, P, C]`, scale and shift `[B, C]`.
@@ -29,11 +42,12 @@ pub(in crate::tensor) fn modulated(
     groups: usize,
     sizes: [usize; 3],
 ) -> Result<CudaStorage> {
-    let x = places[0].0;
-    with_real!(x, T => {
-        let device = x.device().clone();
-        let y = Modulation::<T>::new(&device, places, groups, sizes)?.forward()?;
-        Ok(T::wrap_cuda_slice(y, device))
+    let device = places[0].0.device();
+    with_real!(places[0].0, T => {
+        let gpu = Gpu::new::<T>(device, Precision::Full)?;
+        let modulation = Modulation::<T>::new(&gpu, places, groups, sizes)?;
+        let y = modulation.forward(&modulation.moments()?.as_view())?;
+        Ok(T::wrap_cuda_slice(y, device.clone()))
     })
 }
 
@@ -44,38 +58,39 @@ pub(in crate::tensor) fn modulated_gradient(
     groups: usize,
     sizes: [usize; 3],
 ) -> Result<CudaStorage> {
-    let x = places[0].0;
-    with_real!(x, T => {
-        let device = x.device().clone();
-        let modulation = Modulation::<T>::new(&device, places, groups, sizes)?;
-        let all = modulation.backward(&values::<T>(gradient.0, gradient.1)?)?;
-        Ok(T::wrap_cuda_slice(all, device))
+    let device = places[0].0.device();
+    with_real!(places[0].0, T => {
+        let gpu = Gpu::new::<T>(device, Precision::Full)?;
+        let modulation = Modulation::<T>::new(&gpu, places, groups, sizes)?;
+        let (count, [images, _, channels]) = (modulation.x.len(), sizes);
+        let mut all = gpu.empty::<T>(count + 2 * images * channels)?;
+        let (x, scale) = all.split_at_mut(count);
+        let moments = modulation.moments()?;
+        let gradient = values::<T>(gradient.0, gradient.1)?;
+        modulation.backward(&moments.as_view(), &gradient, None, Gradients { x, scale, step: images * channels })?;
+        Ok(T::wrap_cuda_slice(all, device.clone()))
     })
 }
 
 impl<'a, T: Real> Modulation<'a, T> {
     fn new(
-        device: &'a candle_core::CudaDevice,
+        gpu: &'a Gpu<'a>,
         [x, scale, shift]: [Place<'a>; 3],
         groups: usize,
         sizes: [usize; 3],
     ) -> Result<Self> {
-        let gpu = Gpu::new::<T>(device, Precision::Full)?;
         let (x, scale, shift) = (values(x.0, x.1)?, values(scale.0, scale.1)?, values(shift.0, shift.1)?);
-        Ok(Self { gpu, x, scale, shift, groups, sizes })
-    }
-
-    /// Blocks for the sums over one image.
-    fn parts(&self) -> usize {
-        parts(self.sizes[1] * self.sizes[2])
+        Ok(Self { gpu, x, scale, shift, stride: sizes[2], groups, sizes })
     }
 
     /// Mean and 1 / standard deviation of each channel's group, `[B, 2, C]`.
-    fn moments(&self) -> Result<CudaSlice<T>> {
-        let ([images, pixels, channels], parts, gpu) = (self.sizes, self.parts(), &self.gpu);
+    pub(super) fn moments(&self) -> Result<CudaSlice<T>> {
+        let ([images, pixels, channels], gpu) = (self.sizes, self.gpu);
+        let kernel = gpu.kernel("moment_sums", channels, &[&self.x]);
+        let parts = kernel.parts(pixels, EACH);
         let mut sums = gpu.empty::<T>(images * parts * 2 * channels)?;
         let (p, c) = (size(pixels)?, size(channels)?);
-        launch!(gpu, "moment_sums", blocks(parts, images, 0), &self.x, &mut sums, &p, &c);
+        launch!(gpu, kernel.name, blocks(parts, images, 0), &self.x, &mut sums, &p, &c);
         let mut moments = gpu.empty::<T>(images * 2 * channels)?;
         let shared = 2 * channels * size_of::<f64>();
         let (parts, groups) = (size(parts)?, size(self.groups)?);
@@ -94,48 +109,54 @@ impl<'a, T: Real> Modulation<'a, T> {
         Ok(moments)
     }
 
-    fn forward(&self) -> Result<CudaSlice<T>> {
-        let moments = self.moments()?;
-        let (count, gpu) = (self.x.len(), &self.gpu);
-        let mut y = gpu.empty::<T>(count)?;
-        let [pixels, channels, total] = [self.sizes[1], self.sizes[2], count].map(size);
+    pub(super) fn forward(&self, moments: &CudaView<T>) -> Result<CudaSlice<T>> {
+        let ([images, pixels, channels], gpu) = (self.sizes, self.gpu);
+        let mut y = gpu.empty::<T>(self.x.len())?;
+        let kernel = gpu.kernel("modulate", channels, &[&self.x]);
+        let [p, c, stride] = [pixels, channels, self.stride].map(size);
         launch!(
             gpu,
-            "modulate",
-            over(count),
+            kernel.name,
+            blocks(kernel.parts(pixels, EACH), images, 0),
             &self.x,
             &self.scale,
             &self.shift,
-            &moments,
+            moments,
             &mut y,
-            &pixels?,
-            &channels?,
-            &total?
+            &p?,
+            &c?,
+            &stride?
         );
         Ok(y)
     }
 
-    fn backward(&self, gradient: &CudaView<T>) -> Result<CudaSlice<T>> {
-        let ([images, pixels, channels], parts, gpu) = (self.sizes, self.parts(), &self.gpu);
-        let (p, c, count) = (size(pixels)?, size(channels)?, self.x.len());
-        let moments = self.moments()?;
+    /// Writes the gradients, given that of the result; `others` are added to that of x.
+    pub(super) fn backward(
+        &self,
+        moments: &CudaView<T>,
+        gradient: &CudaView<T>,
+        others: Option<&CudaView<T>>,
+        mut of: Gradients<T>,
+    ) -> Result<()> {
+        let ([images, pixels, channels], gpu) = (self.sizes, self.gpu);
+        let (p, c, stride) = (size(pixels)?, size(channels)?, size(self.stride)?);
+        let kernel = gpu.kernel("gradient_sums", channels, &[&self.x, gradient]);
+        let parts = kernel.parts(pixels, EACH);
         let mut sums = gpu.empty::<T>(images * parts * 2 * channels)?;
         launch!(
             gpu,
-            "gradient_sums",
+            kernel.name,
             blocks(parts, images, 0),
             &self.x,
             &self.scale,
             &self.shift,
-            &moments,
+            moments,
             gradient,
             &mut sums,
             &p,
-            &c
+            &c,
+            &stride
         );
-        let mut all = gpu.empty::<T>(count + 2 * images * channels)?;
-        let (mut of_x, mut rest) = all.split_at_mut(count);
-        let (mut of_scale, mut of_shift) = rest.split_at_mut(images * channels);
         let mut means = gpu.empty::<T>(images * 2 * channels)?;
         let shared = 2 * channels * size_of::<f64>();
         let (parts, groups) = (size(parts)?, size(self.groups)?);
@@ -145,29 +166,47 @@ impl<'a, T: Real> Modulation<'a, T> {
             blocks(images, 1, shared),
             &sums,
             &self.scale,
-            &mut of_scale,
-            &mut of_shift,
+            &mut of.scale,
             &mut means,
             &parts,
             &c,
             &groups,
-            &p
+            &p,
+            &stride,
+            &size(of.step)?
         );
+        self.spread(moments, &means.as_view(), gradient, others, &mut of.x)
+    }
+
+    /// Writes the gradient of x, given the means that `gradient_means` makes.
+    fn spread(
+        &self,
+        moments: &CudaView<T>,
+        means: &CudaView<T>,
+        gradient: &CudaView<T>,
+        others: Option<&CudaView<T>>,
+        of_x: &mut CudaViewMut<T>,
+    ) -> Result<()> {
+        let ([images, pixels, channels], gpu) = (self.sizes, self.gpu);
+        let kernel = gpu.kernel("modulate_back", channels, &[&self.x, gradient, others.unwrap_or(gradient)]);
+        let others = gpu.address(others);
+        let [p, c, stride] = [pixels, channels, self.stride].map(size);
         launch!(
             gpu,
-            "modulate_back",
-            over(count),
+            kernel.name,
+            blocks(kernel.parts(pixels, EACH), images, 0),
             &self.x,
             &self.scale,
             &self.shift,
-            &moments,
-            &means,
+            moments,
+            means,
             gradient,
-            &mut of_x,
-            &p,
-            &c,
-            &size(count)?
+            &others,
+            of_x,
+            &p?,
+            &c?,
+            &stride?
         );
-        Ok(all)
+        Ok(())
     }
 }
