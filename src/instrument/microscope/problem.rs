@@ -47,7 +47,7 @@ impl Default for Settings {
             noise: NoiseModel::default(),
             background: None,
             background_shape: Shape::default(),
-            border: 0.99,
+            border: 0.98,
             sim: None,
             crop: None,
         }

@@ -17,9 +17,7 @@ use crate::{
 /// Quantile of an image that counts as the brightness of its bright structures.
 const BRIGHT: f64 = 0.995;
 
-/// Short chains, one after the other with the brightness that the last one found, and how many chains a run must have to afford
-/// them.
-const CHAINS: u64 = 2;
+/// Runs of so many chains and more can afford one that finds the brightness.
 const AFFORDED: usize = 8;
 
 /// Light per voxel of bright structures in a classical image. It shows thin ones wider than they are, and so dimmer.
@@ -31,18 +29,16 @@ pub(super) fn of_classical(classical: &Array3<f32>) -> Result<f64> {
     }
 }
 
-/// Gives the prior the brightness that first, short chains find, unless it is set, and writes it into the settings.
+/// Gives the prior the brightness that a first, short chain finds, unless it is set, and writes it into the settings.
 ///
 /// # Errors
 /// Those of the sampler.
 pub(in crate::reconstruction) fn settle(run: &mut Reconstruction) -> Result<()> {
     if run.settings.stack.brightness.is_none() && run.settings.solver.chains() >= AFFORDED {
-        for chain in 0..CHAINS {
-            let found = of_chain(run, chain)?;
-            // A dark object has no bright structures to measure.
-            if found.is_finite() && found > 0.0 {
-                run.problem.scaling.unit = found * run.card.unit;
-            }
+        let found = of_chain(run)?;
+        // A dark object has no bright structures to measure.
+        if found.is_finite() && found > 0.0 {
+            run.problem.scaling.unit = found * run.card.unit;
         }
     }
     let brightness = run.problem.scaling.unit / run.card.unit;
@@ -52,11 +48,11 @@ pub(in crate::reconstruction) fn settle(run: &mut Reconstruction) -> Result<()> 
 }
 
 /// Light per voxel of bright structures in the last image of a short chain.
-fn of_chain(run: &Reconstruction, chain: u64) -> Result<f64> {
+fn of_chain(run: &Reconstruction) -> Result<f64> {
     let Some(start) = run.problem.guess(&run.compute)? else { return Ok(f64::NAN) };
     let settings = GibbsSettings { anneal: 10, rounds: 1, draws: 1, ..sampling() };
     let mut gibbs = Gibbs::new(settings, start)?;
-    let mut rng = Rng::new(run.settings.seed).stream("brightness", chain);
+    let mut rng = Rng::new(run.settings.seed).stream("brightness", 0);
     for _ in 0..gibbs.steps() {
         gibbs.step(&run.problem, run.prior.as_ref(), &mut rng)?;
     }
