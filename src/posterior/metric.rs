@@ -271,7 +271,8 @@ mod tests {
             let mut even = information(shape);
             even.strength = vec![strength; 16];
             let metric = Metric::new(&even, width, DType::F64).unwrap();
-            let waves = |x: usize| (0..16).map(|i| if x * i % 2 == 0 { 1.0 } else { -1.0 }).collect();
+            let waves =
+                |x: usize| (0..16).map(|i| if (x * i).is_multiple_of(2) { 1.0 } else { -1.0 }).collect();
             for (column, wave) in [0, 1].map(waves).into_iter().enumerate() {
                 let wave: Tensor = Compute::cpu_f64().tensor(wave, &[1, 1, 4, 4]).unwrap();
                 let seen = strength * even.spectrum[2 * column];
