@@ -105,7 +105,7 @@ fn cell(kind: &str, pixels: usize, seed: u64) -> Result<Vec<f64>, Box<dyn Error>
         pixel: Range(micrometres, micrometres),
         ..Settings::default()
     };
-    Ok(SimulatorSettings::Organelle(settings).build(pixels, seed)?.image(0))
+    Ok(SimulatorSettings::Organelle(Box::new(settings)).build(pixels, seed)?.image(0))
 }
 
 /// Writes one plane with its pixel size.

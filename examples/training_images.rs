@@ -2,7 +2,7 @@
 
 use std::{error::Error, time::Instant};
 
-use antumbra::prior::simulate::{SimulatorSettings, organelle};
+use antumbra::prior::simulate::SimulatorSettings;
 use plotters::prelude::*;
 
 const PIXELS: usize = 64;
@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let file = arguments.next().unwrap_or_else(|| "training_images.png".to_string());
     let settings = match arguments.next().as_deref() {
-        Some("organelle") => SimulatorSettings::Organelle(organelle::Settings::default()),
+        Some("organelle") => SimulatorSettings::Organelle(Box::default()),
         _ => SimulatorSettings::default(),
     };
     let seed = arguments.next().map_or(Ok(0), |text| text.parse())?;

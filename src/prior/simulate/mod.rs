@@ -17,7 +17,7 @@ pub enum SimulatorSettings {
     /// Accretion flows around black holes and simple sources.
     Blackhole(Box<blackhole::Settings>),
     /// Structures of cells under a fluorescence microscope.
-    Organelle(organelle::Settings),
+    Organelle(Box<organelle::Settings>),
 }
 
 impl Default for SimulatorSettings {
@@ -58,7 +58,7 @@ impl SimulatorSettings {
                 Simulator::Blackhole(Box::new(blackhole::Simulator::new(*settings.clone(), pixels, seed)?))
             }
             Self::Organelle(settings) => {
-                Simulator::Organelle(Box::new(organelle::Simulator::new(settings.clone(), pixels, seed)?))
+                Simulator::Organelle(Box::new(organelle::Simulator::new(*settings.clone(), pixels, seed)?))
             }
         })
     }

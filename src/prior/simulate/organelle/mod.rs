@@ -63,14 +63,20 @@ impl Simulator {
     pub fn image(&self, index: u64) -> Vec<f64> {
         let mut rng = self.rng.stream("training image", index);
         let settings = &self.settings;
-        let mut scene = self.dark(&mut rng);
-        self.structures(&mut scene, self.kind(index), &mut rng);
+        let (mut scene, kind) = (self.dark(&mut rng), self.kind(index));
+        self.structures(&mut scene, kind, &mut rng);
         if rng.uniform() < settings.mixture_share {
-            let mut other = Scene { light: vec![0.0; scene.light.len()], ..scene.clone() };
+            let mut other = scene.empty();
             let kind = settings.shares.kind(rng.uniform());
             self.structures(&mut other, kind, &mut rng);
-            let share = Range(0.1, 1.0).log_uniform(&mut rng);
-            scene.light.iter_mut().zip(other.light).for_each(|(light, more)| *light += share * more);
+            scene.join(&other, Range(0.1, 1.0).log_uniform(&mut rng));
+        }
+        if rng.uniform() < settings.defocused_share {
+            let mut other = scene.empty();
+            self.structures(&mut other, kind, &mut rng);
+            other.defocus(scene.pixels(settings.defocus.log_uniform(&mut rng)));
+            other.normalise();
+            scene.join(&other, settings.defocused.log_uniform(&mut rng));
         }
         self.surroundings(&mut scene, &mut rng);
         let bright = (settings.brightness_jitter * rng.normal()).exp();
@@ -98,10 +104,7 @@ impl Simulator {
             Kind::Nuclei => bodies::nuclei(scene, rng),
             Kind::Empty => {}
         }
-        let brightness = scene.brightness();
-        if brightness > 0.0 {
-            scene.light.iter_mut().for_each(|light| *light /= brightness);
-        }
+        scene.normalise();
     }
 
     /// Diffuse light between the structures, and the edge of the cell.
@@ -144,7 +147,7 @@ mod tests {
         };
         let plain =
             Settings { mixture_share: 0.0, background_share: 0.0, edge_share: 0.0, ..Settings::default() };
-        Settings { shares, dim_share: 0.0, brightness_jitter: 0.0, ..plain }
+        Settings { shares, dim_share: 0.0, brightness_jitter: 0.0, defocused_share: 0.0, ..plain }
     }
 
     fn images(settings: Settings, count: u64) -> Vec<Vec<f64>> {

@@ -2,7 +2,9 @@
 
 use std::f64::consts::{PI, TAU};
 
-use crate::rng::Rng;
+use rustfft::num_complex::Complex64;
+
+use crate::{rng::Rng, tensor::fft::Fft2};
 
 /// Standard deviation of a Gaussian of full width 1 at half maximum.
 pub(super) const SIGMA: f64 = 0.424_660_900_144_009_5;
@@ -30,6 +32,11 @@ impl Scene {
     /// A dark scene.
     pub(super) fn dark(side: usize, pixel: f64, blur: f64) -> Self {
         Self { side, pixel, blur, light: vec![0.0; side * side] }
+    }
+
+    /// A dark scene of the same scale.
+    pub(super) fn empty(&self) -> Self {
+        Self::dark(self.side, self.pixel, self.blur)
     }
 
     /// Area, square micrometres.
@@ -128,6 +135,34 @@ impl Scene {
         quantile.max(peak / 3.0)
     }
 
+    /// Gives the structures the brightness 1.
+    pub(super) fn normalise(&mut self) {
+        let brightness = self.brightness();
+        if brightness > 0.0 {
+            self.light.iter_mut().for_each(|light| *light /= brightness);
+        }
+    }
+
+    /// Adds `share` of the light of a scene of the same size.
+    pub(super) fn join(&mut self, other: &Self, share: f64) {
+        self.light.iter_mut().zip(&other.light).for_each(|(light, more)| *light += share * more);
+    }
+
+    /// Blurs the light by a Gaussian of standard deviation `width`, pixels, as if it went on periodically.
+    pub(super) fn defocus(&mut self, width: f64) {
+        let side = self.side;
+        let fft = Fft2::new([side, side]);
+        let mut modes: Vec<Complex64> = self.light.iter().map(|&light| light.into()).collect();
+        fft.forward(&mut modes);
+        let turns = |index: usize| TAU * index.min(side - index) as f64 / side as f64;
+        for (index, mode) in modes.iter_mut().enumerate() {
+            let square = turns(index / side).powi(2) + turns(index % side).powi(2);
+            *mode *= (-0.5 * width * width * square).exp();
+        }
+        fft.inverse(&mut modes);
+        self.light.iter_mut().zip(modes).for_each(|(light, mode)| *light = mode.re.max(0.0));
+    }
+
     /// The light in the middle `pixels` x `pixels`.
     pub(super) fn middle(&self, pixels: usize) -> Vec<f64> {
         let first = (self.side - pixels) / 2;
@@ -188,4 +223,22 @@ pub(super) fn chain(
 /// A direction drawn uniformly from the half circle.
 pub(super) fn any_direction(rng: &mut Rng) -> f64 {
     PI * rng.uniform()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A point out of focus keeps its light and is as wide as the blur says, also across the border.
+    #[test]
+    fn defocus_spreads_light_and_keeps_it() {
+        let (side, width) = (48, 3.0);
+        let mut scene = Scene::dark(side, 0.03, 1.0);
+        scene.light[2 * side + 24] = 7.0;
+        scene.defocus(width);
+        assert!((scene.light.iter().sum::<f64>() - 7.0).abs() < 1e-9);
+        let peak = 7.0 / (TAU * width * width);
+        assert!((scene.light[2 * side + 24] / peak - 1.0).abs() < 1e-6);
+        assert!((scene.light[(side - 1) * side + 24] / (peak * (-0.5f64).exp()) - 1.0).abs() < 1e-6);
+    }
 }

@@ -72,6 +72,12 @@ pub struct Settings {
     pub shares: Shares,
     /// Share of images that show two kinds at once.
     pub mixture_share: f64,
+    /// Share of images with light of structures of the same kind from above and below the plane in focus.
+    pub defocused_share: f64,
+    /// Standard deviation of its blur (drawn log-uniformly).
+    pub defocus: Range,
+    /// Its brightness relative to that of the structures in focus (drawn log-uniformly).
+    pub defocused: Range,
     /// Size of a pixel (drawn log-uniformly).
     pub pixel: Range,
     /// Full width at half maximum of the blur of an image, pixels: what the prior takes for sharp.
@@ -95,6 +101,9 @@ impl Default for Settings {
         Self {
             shares: Shares::default(),
             mixture_share: 0.2,
+            defocused_share: 0.5,
+            defocus: Range(0.1, 0.8),
+            defocused: Range(0.03, 0.7),
             pixel: Range(0.025, 0.06),
             blur: Range(1.4, 3.2),
             background_share: 0.6,
@@ -117,6 +126,9 @@ impl Settings {
         let unit = (0.0, 1.0);
         let table = [
             ("mixture_share", single(self.mixture_share), unit),
+            ("defocused_share", single(self.defocused_share), unit),
+            ("defocus", self.defocus, (0.01, 10.0)),
+            ("defocused", self.defocused, (1e-3, 10.0)),
             ("pixel", self.pixel, (0.005, 1.0)),
             ("blur", self.blur, (1.2, 20.0)),
             ("background_share", single(self.background_share), unit),
