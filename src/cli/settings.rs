@@ -68,11 +68,12 @@ impl RunArguments {
             Some(data) if recognise(data)?.is_some() => {
                 let Metadata { shape, voxel, .. } = Stack::open(data)?.metadata;
                 // What is known of the stack decides about the defaults of the rest.
-                let least = Settings::for_stacks(usize::MAX);
+                let least = Settings::for_stacks(usize::MAX, false);
                 let told: Settings = self.above(&least, input, run_file.as_ref())?.resolve()?;
                 let pitch = told.stack.known_pitch(voxel, None)?;
                 let voxels = told.microscope.most_voxels([shape.z, shape.y, shape.x], pitch);
-                self.above(&Settings::for_stacks(voxels), input, run_file.as_ref())
+                let volume = shape.z > 1 && told.microscope.sim.is_none();
+                self.above(&Settings::for_stacks(voxels, volume), input, run_file.as_ref())
             }
             _ => self.above(&Settings::default(), input, run_file.as_ref()),
         }

@@ -75,7 +75,7 @@ fn mean_spectrum(
     response: impl Fn(&Tensor) -> Result<Vec<f64>>,
 ) -> Result<Vec<f64>> {
     let fft = RealFft3::<f64>::new(shape);
-    let mut sum = vec![0.0; fft.spectrum()];
+    let mut sum = vec![0.0; fft.volume()];
     let [_, rows, columns] = shape;
     let sides = [rows, columns].map(|size| size.min(NEIGHBOURS));
     for neighbour in 0..sides[0] * sides[1] {
@@ -85,16 +85,14 @@ fn mean_spectrum(
         let mut pixel = vec![0.0; fft.volume()];
         pixel[index(place)] = 1.0;
         let found = response(&compute_of(like).tensor(pixel, like.dims())?)?;
-        let mut about = vec![0.0; fft.volume()];
-        for (i, value) in about.iter_mut().enumerate() {
+        for (i, sum) in sum.iter_mut().enumerate() {
             let voxel = [i / columns / rows, i / columns % rows, i % columns];
-            *value = found[index([0, 1, 2].map(|axis| (voxel[axis] + place[axis]) % shape[axis]))];
+            *sum += found[index([0, 1, 2].map(|axis| (voxel[axis] + place[axis]) % shape[axis]))];
         }
-        let modes: Vec<Complex<f64>> = fft.forward(&mut about);
-        sum.iter_mut().zip(modes).for_each(|(sum, mode)| *sum += mode.re);
     }
     let count = (sides[0] * sides[1]) as f64;
-    Ok(sum.iter().map(|sum| sum / count).collect())
+    let modes: Vec<Complex<f64>> = fft.forward(&mut sum);
+    Ok(modes.iter().map(|mode| mode.re / count).collect())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod information;
 mod linear;
 pub mod microscope;
 mod position;
+pub mod richardson_lucy;
 mod seen;
 mod subspace;
 pub mod vlbi;
@@ -18,7 +19,7 @@ pub use linear::{Linear, Linearity, Measured, hartley};
 pub use position::Position;
 pub use seen::Seen;
 
-use microscope::richardson_lucy::{ITERATIONS, richardson_lucy};
+use richardson_lucy::{ITERATIONS, richardson_lucy};
 
 use crate::{
     Error, Result,

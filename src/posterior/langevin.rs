@@ -17,9 +17,10 @@ use crate::{
     posterior::{
         Draws, Solver, Step,
         curvature::largest_curvature,
-        hmc::{self, Point, Reference, StepSizes, per_chain, squared_norm},
+        hmc::{self, Point, Reference, per_chain, squared_norm},
         restart::{self, Fits, Restart},
         solver::{TensorMap, take},
+        step_sizes::StepSizes,
         thinning::Thinning,
     },
     prior::{

@@ -9,17 +9,14 @@
 //! for a few strengths s_j, between which the diagonal P_j, sum_j P_j^2 = 1, interpolate such that the best seen frequency has
 //! the right variance everywhere. C is symmetric, its root is known, and directions without data have exactly r^2.
 
-use std::sync::Arc;
-
-use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, bail};
-use rayon::prelude::*;
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor, bail};
 use rustfft::FftNum;
 
 use crate::{
     Error, Result,
     instrument::Information,
     rng::Rng,
-    tensor::{compute_of, fft3::RealFft3},
+    tensor::{compute_of, each_image, fft3::RealFft3, on_host},
 };
 
 /// Ratio of neighbouring strengths.
@@ -28,23 +25,30 @@ const RATIO: f64 = 16.0;
 const STRENGTHS: usize = 3;
 
 /// A covariance of images for one width r of the reference.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Metric {
     width: f64,
-    layers: Layers,
+    sum: Precision,
 }
 
-#[derive(Debug, Clone)]
-enum Layers {
-    Single(Vec<Arc<Layer<f32>>>),
-    Double(Vec<Arc<Layer<f64>>>),
-}
-
-/// One term of the sum: what the data say at one strength.
 #[derive(Debug)]
-struct Layer<T: FftNum> {
-    /// Transform and r^-1 K_j, its half spectrum; none where the data say nothing and K_j is r.
-    filter: Option<(RealFft3<T>, Vec<T>)>,
+enum Precision {
+    Single(Sum<f32>),
+    Double(Sum<f64>),
+}
+
+/// The terms of the sum, that of strength 0 last.
+#[derive(Debug)]
+struct Sum<T: FftNum> {
+    fft: RealFft3<T>,
+    terms: Vec<Term<T>>,
+}
+
+/// What the data say at one strength.
+#[derive(Debug)]
+struct Term<T> {
+    /// r^-1 K_j, half spectrum; none where the data say nothing and K_j is r.
+    gains: Option<Vec<T>>,
     /// r P_j of each pixel.
     part: Vec<T>,
 }
@@ -55,12 +59,12 @@ impl Metric {
     /// # Errors
     /// A precision other than single and double.
     pub fn new(information: &Information, width: f64, dtype: DType) -> Result<Self> {
-        let layers = match dtype {
-            DType::F32 => Layers::Single(layers(information, width)),
-            DType::F64 => Layers::Double(layers(information, width)),
+        let sum = match dtype {
+            DType::F32 => Precision::Single(Sum::new(information, width)),
+            DType::F64 => Precision::Double(Sum::new(information, width)),
             other => return Err(Error::config("precision", format!("{other:?}; use f32 or f64"))),
         };
-        Ok(Self { width, layers })
+        Ok(Self { width, sum })
     }
 
     /// C times `x` `[B, Z, Y, X]`.
@@ -68,7 +72,7 @@ impl Metric {
     /// # Errors
     /// Those of the tensor library.
     pub fn raise(&self, x: &Tensor) -> Result<Tensor> {
-        on_host(x, &Operation(&self.layers, Product::Covariance))
+        on_host(x, |x| x.apply_op1_no_bwd(&Operation(&self.sum, Product::Covariance)))
     }
 
     /// A draw of N(0, C) for each of the images `like`.
@@ -77,9 +81,10 @@ impl Metric {
     /// Those of the tensor library.
     pub fn draw(&self, like: &Tensor, rng: &mut Rng) -> Result<Tensor> {
         let mut sum = like.zeros_like()?;
-        for index in 0..self.layers.count() {
+        for index in 0..self.terms() {
             let noise = rng.normals(like.dims(), &compute_of(like))?;
-            sum = (sum + on_host(&noise, &Operation(&self.layers, Product::Root(index)))?)?;
+            let root = Operation(&self.sum, Product::Root(index));
+            sum = (sum + on_host(&noise, |noise| noise.apply_op1_no_bwd(&root))?)?;
         }
         Ok(sum)
     }
@@ -91,36 +96,66 @@ impl Metric {
     pub fn narrowed(&self, offset: &Tensor, share: f64) -> Result<Tensor> {
         Ok((offset - (self.raise(offset)? * ((1.0 - share) / self.width.powi(2)))?)?)
     }
-}
 
-impl Layers {
-    fn count(&self) -> usize {
-        match self {
-            Self::Single(layers) => layers.len(),
-            Self::Double(layers) => layers.len(),
+    fn terms(&self) -> usize {
+        match &self.sum {
+            Precision::Single(sum) => sum.terms.len(),
+            Precision::Double(sum) => sum.terms.len(),
         }
     }
 }
 
-/// All terms that matter at this width, that of strength 0 last.
-fn layers<T: FftNum>(information: &Information, width: f64) -> Vec<Arc<Layer<T>>> {
-    let best = information.spectrum.iter().fold(0.0, |most: f64, value| most.max(*value));
-    // Variance of the best seen frequency at a strength, in units of r^2.
-    let variance = |strength: f64| 1.0 / (1.0 + width * width * strength * best);
-    let strengths = (0..STRENGTHS as i32).map(|power| RATIO.powi(-power));
-    let mut strengths: Vec<f64> = strengths.filter(|strength| variance(*strength) < 0.5).collect();
-    strengths.push(0.0);
-    let number = |value: f64| T::from_f64(value).unwrap_or_else(T::zero);
-    let term = |index: usize| {
-        let squared = |strength: f64| share(&strengths, index, strength, variance);
-        let part = information.strength.iter().map(|&s| number(width * squared(s).max(0.0).sqrt())).collect();
-        let filter = (strengths[index] > 0.0).then(|| {
+impl<T: FftNum> Sum<T> {
+    /// All terms that matter at this width.
+    fn new(information: &Information, width: f64) -> Self {
+        let best = information.spectrum.iter().fold(0.0, |most: f64, value| most.max(*value));
+        // Variance of the best seen frequency at a strength, in units of r^2.
+        let variance = |strength: f64| 1.0 / (1.0 + width * width * strength * best);
+        let strengths = (0..STRENGTHS as i32).map(|power| RATIO.powi(-power));
+        let mut strengths: Vec<f64> = strengths.filter(|strength| variance(*strength) < 0.5).collect();
+        strengths.push(0.0);
+        let number = |value: f64| T::from_f64(value).unwrap_or_else(T::zero);
+        let term = |index: usize| {
+            let squared = |strength: f64| share(&strengths, index, strength, variance);
+            let part =
+                information.strength.iter().map(|&s| number(width * squared(s).max(0.0).sqrt())).collect();
             let root = |value: &f64| number((1.0 + width * width * strengths[index] * value).sqrt().recip());
-            (RealFft3::new(information.shape), information.spectrum.iter().map(root).collect())
-        });
-        Arc::new(Layer { filter, part })
-    };
-    (0..strengths.len()).map(term).collect()
+            let gains = (strengths[index] > 0.0).then(|| information.spectrum.iter().map(root).collect());
+            Term { gains, part }
+        };
+        Self { fft: RealFft3::new(information.shape), terms: (0..strengths.len()).map(term).collect() }
+    }
+
+    /// The image filtered `times` as a term filters.
+    fn filtered(&self, term: &Term<T>, mut image: Vec<T>, times: usize) -> Vec<T> {
+        let Some(gains) = &term.gains else { return image };
+        let mut modes = self.fft.forward(&mut image);
+        for (mode, &gain) in modes.iter_mut().zip(gains) {
+            *mode = *mode * if times == 2 { gain * gain } else { gain };
+        }
+        self.fft.inverse(&mut modes)
+    }
+
+    /// A draw of one term, made of white noise.
+    fn root(&self, index: usize, noise: &[T]) -> Vec<T> {
+        let term = &self.terms[index];
+        term.weighted(&self.filtered(term, noise.to_vec(), 1))
+    }
+
+    fn covariance(&self, image: &[T]) -> Vec<T> {
+        let mut sum = vec![T::zero(); image.len()];
+        for term in &self.terms {
+            let one = term.weighted(&self.filtered(term, term.weighted(image), 2));
+            sum.iter_mut().zip(one).for_each(|(sum, value)| *sum = *sum + value);
+        }
+        sum
+    }
+}
+
+impl<T: FftNum> Term<T> {
+    fn weighted(&self, image: &[T]) -> Vec<T> {
+        image.iter().zip(&self.part).map(|(&value, &part)| value * part).collect()
+    }
 }
 
 /// P_j^2 of a pixel: between two strengths in the proportion that gives its variance, else that of the nearest.
@@ -136,50 +171,8 @@ fn share(strengths: &[f64], index: usize, strength: f64, variance: impl Fn(f64) 
     arrived - left
 }
 
-impl<T: FftNum> Layer<T> {
-    /// The image `times` filtered.
-    fn filtered(&self, mut image: Vec<T>, times: usize) -> Vec<T> {
-        let Some((fft, gains)) = &self.filter else { return image };
-        let mut modes = fft.forward(&mut image);
-        for (mode, &gain) in modes.iter_mut().zip(gains) {
-            *mode = *mode * if times == 2 { gain * gain } else { gain };
-        }
-        fft.inverse(&mut modes)
-    }
-
-    fn weighted(&self, image: &[T]) -> Vec<T> {
-        image.iter().zip(&self.part).map(|(&value, &part)| value * part).collect()
-    }
-
-    /// A draw of this term, made of white noise.
-    fn root(&self, noise: &[T]) -> Vec<T> {
-        self.weighted(&self.filtered(noise.to_vec(), 1))
-    }
-
-    fn covariance(&self, image: &[T]) -> Vec<T> {
-        self.weighted(&self.filtered(self.weighted(image), 2))
-    }
-}
-
-/// Fourier transforms work in host memory, so images of another device travel.
-fn on_host(x: &Tensor, operation: &impl CustomOp1) -> Result<Tensor> {
-    let host = x.to_device(&Device::Cpu)?.contiguous()?;
-    Ok(host.apply_op1_no_bwd(operation)?.to_device(x.device())?)
-}
-
-/// What `each` makes of all images of a contiguous batch.
-fn each_image<T: FftNum>(
-    values: &[T],
-    layout: &Layout,
-    each: impl Fn(&[T]) -> Vec<T> + Sync + Send,
-) -> candle_core::Result<Vec<T>> {
-    let Some((start, end)) = layout.contiguous_offsets() else { bail!("images must be contiguous") };
-    let size = layout.dims().iter().skip(1).product::<usize>().max(1);
-    let images: Vec<Vec<T>> = values[start..end].par_chunks(size).map(each).collect();
-    Ok(images.concat())
-}
-
 /// What is made of an image.
+#[derive(Clone, Copy)]
 enum Product {
     /// C times it.
     Covariance,
@@ -187,18 +180,14 @@ enum Product {
     Root(usize),
 }
 
-struct Operation<'a>(&'a Layers, Product);
+struct Operation<'a>(&'a Precision, Product);
 
 impl Operation<'_> {
-    fn image<T: FftNum>(&self, layers: &[Arc<Layer<T>>], image: &[T]) -> Vec<T> {
-        if let Product::Root(index) = self.1 {
-            return layers[index].root(image);
-        }
-        let mut sum = vec![T::zero(); image.len()];
-        for layer in layers {
-            sum.iter_mut().zip(layer.covariance(image)).for_each(|(sum, value)| *sum = *sum + value);
-        }
-        sum
+    fn each<T: FftNum>(&self, sum: &Sum<T>, values: &[T], layout: &Layout) -> candle_core::Result<Vec<T>> {
+        each_image(values, layout, |_, image| match self.1 {
+            Product::Covariance => sum.covariance(image),
+            Product::Root(index) => sum.root(index, image),
+        })
     }
 }
 
@@ -209,11 +198,11 @@ impl CustomOp1 for Operation<'_> {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let storage = match (storage, self.0) {
-            (CpuStorage::F32(values), Layers::Single(layers)) => {
-                CpuStorage::F32(each_image(values, layout, |image| self.image(layers, image))?)
+            (CpuStorage::F32(values), Precision::Single(sum)) => {
+                CpuStorage::F32(self.each(sum, values, layout)?)
             }
-            (CpuStorage::F64(values), Layers::Double(layers)) => {
-                CpuStorage::F64(each_image(values, layout, |image| self.image(layers, image))?)
+            (CpuStorage::F64(values), Precision::Double(sum)) => {
+                CpuStorage::F64(self.each(sum, values, layout)?)
             }
             _ => bail!("the covariance was made for another precision"),
         };
@@ -223,6 +212,8 @@ impl CustomOp1 for Operation<'_> {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
     use crate::{compute::Compute, tensor::to_host};
 
@@ -250,7 +241,7 @@ mod tests {
     fn draws_have_the_covariance() {
         let (compute, shape) = (Compute::cpu_f64(), [1, 6, 8]);
         let metric = Metric::new(&information(shape), 2.0, DType::F64).unwrap();
-        assert_eq!(metric.layers.count(), 4);
+        assert_eq!(metric.terms(), 4);
         let mut rng = Rng::new(1);
         let [a, b] = [0, 1].map(|_| rng.normals(&[1, 1, 6, 8], &compute).unwrap());
         let (along, across) = (dot(&a, &metric.raise(&b).unwrap()), dot(&b, &metric.raise(&a).unwrap()));

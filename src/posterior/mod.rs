@@ -20,6 +20,7 @@ pub mod rivals;
 pub mod run;
 mod sequence;
 pub mod solver;
+pub mod step_sizes;
 mod thinning;
 pub mod truth;
 

@@ -17,12 +17,11 @@ use crate::{
 
 /// Noise levels in standard deviations of the prior's images.
 const LEVELS: [f64; 4] = [0.1, 0.3, 1.0, 3.0];
-/// Samples that are looked at, evenly spaced.
+/// Samples that are looked at, evenly spaced, and draws of the prior.
 const SAMPLES: usize = 4;
-/// Most and fewest draws of the prior.
-const DRAWS: [usize; 2] = [8, 4];
-/// Pixels of all draws together: large images have many parts, and their losses scatter less.
-const PIXELS: usize = 1 << 16;
+const DRAWS: usize = 8;
+/// Tiles that are looked at of samples, and draws of the prior, where images are cut into tiles: these differ more.
+const TILES: usize = 64;
 /// Steps of Heun's method for a draw.
 const STEPS: usize = 12;
 
@@ -42,19 +41,19 @@ pub struct OutOfDistribution {
 }
 
 impl OutOfDistribution {
-    /// Compares samples `[S, Z, Y, X]`, network unit, with draws of `prior`.
+    /// Compares samples `[S, Z, Y, X]`, network unit, with draws of `prior`; tile by tile where it cuts images into tiles, whose
+    /// losses each scatter as those of the draws.
     ///
     /// # Errors
     /// Those of the prior.
     pub fn of(prior: &dyn Denoiser, samples: &Tensor, rng: &Rng, compute: &Compute) -> Result<Self> {
-        let pixels = prior.shape().iter().product::<usize>().max(1);
-        let count = (PIXELS / pixels).clamp(DRAWS[1], DRAWS[0]);
-        let own = draw::draws(prior, count, STEPS, &mut rng.stream("draws", 0), compute)?;
-        let kept = SAMPLES.min(samples.dim(0)?);
-        let index: Vec<u32> =
-            (0..kept).map(|i| ((2 * i + 1) * samples.dim(0).unwrap_or(0) / (2 * kept)) as u32).collect();
-        let index = Tensor::new(index, samples.device())?;
-        let samples = samples.index_select(&index, 0)?.to_dtype(compute.dtype)?;
+        let tile = prior.tile();
+        let (prior, count) = match &tile {
+            Some(tile) => (tile.as_ref(), [TILES, TILES]),
+            None => (prior, [DRAWS, SAMPLES]),
+        };
+        let samples = parts(samples, prior.shape(), count[1])?.to_dtype(compute.dtype)?;
+        let own = draw::draws(prior, count[0], STEPS, &mut rng.stream("draws", 0), compute)?;
         let mut found = Self::default();
         for (number, level) in LEVELS.into_iter().enumerate() {
             let level = level * prior.data_std();
@@ -77,6 +76,24 @@ impl OutOfDistribution {
     pub fn is_foreign(&self) -> bool {
         self.score.is_some_and(|score| score > FOREIGN)
     }
+}
+
+/// At most `count` parts of the given shape of images `[S, Z, Y, X]`, evenly spaced over the images and in them.
+fn parts(images: &Tensor, shape: [usize; 3], count: usize) -> Result<Tensor> {
+    let fits = [0, 1, 2].map(|axis| (images.dims()[axis + 1] / shape[axis].max(1)).max(1));
+    let places = images.dim(0)? * fits.iter().product::<usize>();
+    let count = count.min(places);
+    let part = |index: usize| -> Result<Tensor> {
+        let place = (2 * index + 1) * places / (2 * count);
+        let mut left = place;
+        let mut part = images.clone();
+        for axis in [2, 1, 0] {
+            part = part.narrow(axis + 1, left % fits[axis] * shape[axis], shape[axis])?;
+            left /= fits[axis];
+        }
+        Ok(part.narrow(0, left, 1)?)
+    };
+    Ok(Tensor::cat(&(0..count).map(part).collect::<Result<Vec<_>>>()?, 0)?.contiguous()?)
 }
 
 /// ln |x - D(x + s n, s)|^2 per pixel of every image, mean over +n and -n.
@@ -120,5 +137,23 @@ mod tests {
         let white = (rng.normals(&[4, 1, 32, 32], &compute).unwrap() * prior.data_std()).unwrap();
         assert!(score(&white).is_foreign(), "{:?}", score(&white));
         assert!(score(&(own * 10.0).unwrap()).is_foreign());
+    }
+
+    #[test]
+    fn parts_come_from_all_over_the_images() {
+        let numbers: Vec<f32> = (0..2 * 2 * 4 * 6).map(|i| i as f32).collect();
+        let images = Tensor::from_vec(numbers, (2, 2, 4, 6), &candle_core::Device::Cpu).unwrap();
+        let first = |count: usize| -> Vec<f32> {
+            let parts = parts(&images, [1, 2, 3], count).unwrap();
+            assert_eq!(parts.dims()[1..], [1, 2, 3]);
+            parts.narrow(2, 0, 1).unwrap().narrow(3, 0, 1).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+        };
+        let all = [0, 3, 12, 15].map(|corner| corner as f32);
+        let expected: Vec<f32> =
+            (0..4).flat_map(|plane| all.map(|corner| corner + 24.0 * plane as f32)).collect();
+        assert_eq!(first(100), expected);
+        assert_eq!(first(2), [expected[4], expected[12]]);
+        let whole = parts(&images, [2, 4, 6], 2).unwrap();
+        assert_eq!(to_host(&whole).unwrap(), to_host(&images).unwrap());
     }
 }

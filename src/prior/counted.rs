@@ -43,6 +43,10 @@ impl Denoiser for Counted<'_> {
         self.inner.data_std()
     }
 
+    fn tile(&self) -> Option<Box<dyn Denoiser + '_>> {
+        self.inner.tile()
+    }
+
     fn log_density(&self, noisy: &Tensor, noise_level: &Tensor) -> Result<Option<Tensor>> {
         self.inner.log_density(noisy, noise_level)
     }

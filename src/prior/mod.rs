@@ -73,6 +73,11 @@ pub trait Denoiser: Send + Sync {
     /// Standard deviation of the prior's images per pixel, network unit.
     fn data_std(&self) -> f64;
 
+    /// The prior of the tiles, if larger images are cut into some.
+    fn tile(&self) -> Option<Box<dyn Denoiser + '_>> {
+        None
+    }
+
     /// Log density `[B]` of the diffused prior at `noisy` `[B, Z, Y, X]` and noise levels `[B]`, nats,
     /// differentiable in `noisy`; none where only the denoiser is known.
     ///
@@ -98,6 +103,40 @@ pub trait Denoiser: Send + Sync {
     fn conditional(&self, _images: usize, _rng: &mut Rng) -> Result<Box<dyn Trainable>> {
         let problem = "this prior's network cannot be told about data; choose a solver without amortisation";
         Err(Error::config("solver", problem))
+    }
+}
+
+impl<D: Denoiser + ?Sized> Denoiser for &D {
+    fn denoise(&self, noisy: &Tensor, noise_level: &Tensor) -> Result<Tensor> {
+        (**self).denoise(noisy, noise_level)
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        (**self).shape()
+    }
+
+    fn noise_range(&self) -> (f64, f64) {
+        (**self).noise_range()
+    }
+
+    fn data_std(&self) -> f64 {
+        (**self).data_std()
+    }
+
+    fn tile(&self) -> Option<Box<dyn Denoiser + '_>> {
+        (**self).tile()
+    }
+
+    fn log_density(&self, noisy: &Tensor, noise_level: &Tensor) -> Result<Option<Tensor>> {
+        (**self).log_density(noisy, noise_level)
+    }
+
+    fn trainable(&self, adaptation: Adaptation, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
+        (**self).trainable(adaptation, rng)
+    }
+
+    fn conditional(&self, images: usize, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
+        (**self).conditional(images, rng)
     }
 }
 

@@ -87,6 +87,10 @@ impl<D: Denoiser + ?Sized> Denoiser for Tiled<D> {
         self.tile.data_std()
     }
 
+    fn tile(&self) -> Option<Box<dyn Denoiser + '_>> {
+        Some(Box::new(&*self.tile))
+    }
+
     fn trainable(&self, adaptation: Adaptation, rng: &mut Rng) -> Result<Box<dyn Trainable>> {
         let tile = self.tile.trainable(adaptation, rng)?;
         Ok(Box::new(Tiled { tile, planes: self.planes, layout: Arc::clone(&self.layout) }))

@@ -176,7 +176,7 @@ impl Reconstruction {
         stop: &AtomicBool,
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
-        self.settle()?;
+        self.settle(directory, resume, stop, observer)?;
         let directory = Directory::open(directory, &self.settings, resume)?;
         let mut watch = Stopwatch::start();
         let mut log = Log::open(&directory.file("log.txt"), resume, &self.assumptions, observer)?;
@@ -190,17 +190,28 @@ impl Reconstruction {
     /// # Errors
     /// As of [`Reconstruction::run`].
     pub fn take_part(mut self, directory: &Path, resume: bool, stop: &AtomicBool) -> Result<()> {
-        self.settle()?;
+        self.settle(directory, resume, stop, &mut ())?;
         let directory = Directory::of_another(directory, &self.settings)?;
         self.sample(&directory, resume, stop, &mut ())
     }
 
-    /// Finds what the settings leave open and only samples can tell.
-    fn settle(&mut self) -> Result<()> {
-        match recognise(self.settings.data()?)? {
-            Some(_) => stack::settle(self),
-            None => Ok(()),
+    /// Finds what the settings leave open and only samples can tell; a resumed run has found it before.
+    fn settle(
+        &mut self,
+        directory: &Path,
+        resume: bool,
+        stop: &AtomicBool,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        if recognise(self.settings.data()?)?.is_none() {
+            return Ok(());
         }
+        if resume {
+            let (_, before) = Directory::read(directory)?;
+            let found = &mut self.settings.stack.brightness;
+            *found = found.or(before.stack.brightness);
+        }
+        stack::settle(self, stop, observer)
     }
 
     fn sample(

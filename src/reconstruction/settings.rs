@@ -17,11 +17,8 @@ const DEFAULT_PRIORS: [&str; 2] = ["blackhole64", "organelle64"];
 
 /// Memory that the default settings of a stack stay below, bytes.
 const MEMORY: usize = 7 << 30;
-/// Voxels times evaluations of the prior that they stay below: about six minutes on two cores.
+/// Voxels times evaluations of the prior that they stay below, half as many in volumes: about six minutes on two cores.
 const WORK: usize = 850_000_000;
-/// Rounds of a fall, and evaluations of the prior in each.
-const FALL: usize = 12;
-const EVALUATIONS: usize = 5;
 /// Chains, and draws of each, for smaller and larger stacks, and the least of all.
 const CHAINS: [[usize; 2]; 8] = [[32, 2], [16, 4], [8, 8], [8, 4], [4, 8], [4, 4], [2, 4], [1, 4]];
 const LEAST: [usize; 2] = [1, 2];
@@ -37,12 +34,18 @@ pub(super) fn sampling() -> GibbsSettings {
         cycles: 1,
         start_level: 3.0,
         final_level: 0.1,
-        denoise: EVALUATIONS,
+        anneal: 12,
+        denoise: 5,
         trajectories: 3,
         // The likelihood has one mode: no chain is lost in another.
         restart: Restart { threshold: 1e3, ..Restart::default() },
         ..GibbsSettings::default()
     }
+}
+
+/// The same for several planes, whose convolutions cost as much as the network: fewer and shorter moves.
+fn sampling_of_volumes() -> GibbsSettings {
+    GibbsSettings { anneal: 8, denoise: 3, trajectories: 1, leaps: 8, ..sampling() }
 }
 
 /// Settings of a reconstruction; every field has a default but `data`.
@@ -98,17 +101,19 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Defaults for objects of so many voxels: few chains, because each holds a large image, and the fewer the larger it is.
-    /// They start at an image that explains the data, so one short fall is enough.
-    pub fn for_stacks(voxels: usize) -> Self {
+    /// Defaults for objects of so many voxels, in one plane or several: few chains, because each holds a large image, and the
+    /// fewer the larger it is. They start at an image that explains the data, so one short fall is enough.
+    pub fn for_stacks(voxels: usize, volume: bool) -> Self {
         let threads = rayon::current_num_threads();
+        let (sampling, share) = if volume { (sampling_of_volumes(), 2) } else { (sampling(), 1) };
         let fits = |&[chains, draws]: &[usize; 2]| {
-            let work = voxels.saturating_mul(chains * (FALL + rounds(draws)) * EVALUATIONS);
+            let passes = (sampling.anneal + rounds(draws)) * sampling.denoise;
+            let work = voxels.saturating_mul(share * chains * passes);
             work < WORK && memory::predicted(voxels, chains, chains * draws, threads) < MEMORY
         };
         let [chains, draws] = CHAINS.into_iter().find(fits).unwrap_or(LEAST);
         let start = StartSettings { chains, draw_steps: 4 };
-        let sampling = GibbsSettings { anneal: FALL, rounds: rounds(draws), draws, ..sampling() };
+        let sampling = GibbsSettings { rounds: rounds(draws), draws, ..sampling };
         Self {
             prior: DEFAULT_PRIORS[1].into(),
             solver: SolverSettings::Gibbs { start, sampling },
@@ -144,8 +149,8 @@ impl Settings {
 mod tests {
     use super::*;
 
-    fn chains(voxels: usize) -> [usize; 2] {
-        let settings = Settings::for_stacks(voxels);
+    fn chains(voxels: usize, volume: bool) -> [usize; 2] {
+        let settings = Settings::for_stacks(voxels, volume);
         let SolverSettings::Gibbs { start, sampling } = settings.solver else {
             panic!("{:?}", settings.solver)
         };
@@ -155,14 +160,16 @@ mod tests {
 
     #[test]
     fn larger_stacks_get_fewer_chains() {
-        assert_eq!(chains(1), CHAINS[0]);
-        assert_eq!(chains(usize::MAX), LEAST);
-        let mut before = CHAINS[0];
-        for voxels in (12..34).map(|power| 1 << power) {
-            let [chains, draws] = chains(voxels);
-            assert!(chains <= before[0] && chains * draws <= before[0] * before[1], "{voxels}");
-            before = [chains, draws];
+        for volume in [false, true] {
+            assert_eq!(chains(1, volume), CHAINS[0]);
+            assert_eq!(chains(usize::MAX, volume), LEAST);
+            let mut before = CHAINS[0];
+            for voxels in (12..34).map(|power| 1 << power) {
+                let [chains, draws] = chains(voxels, volume);
+                assert!(chains <= before[0] && chains * draws <= before[0] * before[1], "{voxels}");
+                before = [chains, draws];
+            }
+            assert_eq!(before, LEAST);
         }
-        assert_eq!(before, LEAST);
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
-use rayon::prelude::*;
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rustfft::{Fft, FftNum, FftPlanner, num_complex::Complex};
 
+use super::{each_image, on_host};
 use crate::{Error, Result};
 
 /// Planned orthonormal transform of one image: X_k = (1/sqrt(YX)) sum_n x_n exp(-2 pi i k.n / (Y, X)).
@@ -70,7 +70,8 @@ pub fn circular_convolve(x: &Tensor, transfer: &[f64]) -> Result<Tensor> {
     if !transfer.chunks(pixels).all(|one| is_even(one, shape)) {
         return Err(Error::config("transfer function", "must be even, T(-k) = T(k), for a real kernel"));
     }
-    apply_on_host(x, Convolve { shape, transfer: transfer.into() })
+    let operation = Convolve { shape, transfer: transfer.into() };
+    on_host(x, |x| x.apply_op1(operation))
 }
 
 /// Orthonormal Fourier modes `[B, Y X, 2]` (real, imaginary) of images `[B, 1, Y, X]`, frequency 0 first, with the
@@ -80,7 +81,7 @@ pub fn circular_convolve(x: &Tensor, transfer: &[f64]) -> Result<Tensor> {
 /// Images of another shape.
 pub fn fourier_modes(x: &Tensor) -> Result<Tensor> {
     let (_, shape) = images(x)?;
-    apply_on_host(x, Modes { shape })
+    on_host(x, |x| x.apply_op1(Modes { shape }))
 }
 
 /// Batch size and Y, X of `[B, 1, Y, X]`.
@@ -105,28 +106,6 @@ fn is_even(transfer: &[f64], [rows, columns]: [usize; 2]) -> bool {
         let mirror = (rows - i / columns) % rows * columns + (columns - i % columns) % columns;
         (t - transfer[mirror]).abs() <= 1e-9 * largest
     })
-}
-
-/// rustfft works in host memory, so images of another device travel.
-fn apply_on_host(x: &Tensor, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
-    Ok(x.to_device(&Device::Cpu)?.contiguous()?.apply_op1(op)?.to_device(x.device())?)
-}
-
-/// Runs `each(plan, input image, index) -> output` over the images of a batch and joins the outputs.
-fn batch<T: FftNum>(
-    values: &[T],
-    layout: &Layout,
-    shape: [usize; 2],
-    each: impl Fn(&Fft2<T>, &[T], usize) -> Vec<T> + Sync,
-) -> candle_core::Result<Vec<T>> {
-    let Some((start, end)) = layout.contiguous_offsets() else {
-        candle_core::bail!("Fourier transforms need contiguous images");
-    };
-    let plan = Fft2::new(shape);
-    let size = layout.dims().iter().skip(1).product::<usize>().max(1);
-    let outputs: Vec<Vec<T>> =
-        values[start..end].par_chunks(size).enumerate().map(|(i, image)| each(&plan, image, i)).collect();
-    Ok(outputs.concat())
 }
 
 /// Dispatches a generic function on the two supported floating-point types.
@@ -164,9 +143,11 @@ impl CustomOp1 for Convolve {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let each =
-            on_floats!(storage, values => batch(values, layout, self.shape, |p, v, i| self.image(p, v, i))?);
-        Ok((each, layout.shape().clone()))
+        let images = on_floats!(storage, values => {
+            let plan = Fft2::new(self.shape);
+            each_image(values, layout, |index, image| self.image(&plan, image, index))?
+        });
+        Ok((images, layout.shape().clone()))
     }
 
     /// A real even transfer function makes the convolution its own adjoint.
@@ -191,7 +172,10 @@ impl CustomOp1 for Modes {
             plan.forward(&mut modes);
             modes.iter().flat_map(|mode| [mode.re, mode.im]).collect()
         }
-        let modes = on_floats!(storage, values => batch(values, layout, self.shape, |p, v, _| image(p, v))?);
+        let modes = on_floats!(storage, values => {
+            let plan = Fft2::new(self.shape);
+            each_image(values, layout, |_, values| image(&plan, values))?
+        });
         let [rows, columns] = self.shape;
         Ok((modes, (layout.dims()[0], rows * columns, 2).into()))
     }
@@ -218,7 +202,10 @@ impl CustomOp1 for ModesAdjoint {
             modes.into_iter().map(|value| value.re).collect()
         }
         let [rows, columns] = self.shape;
-        let images = on_floats!(storage, values => batch(values, layout, self.shape, |p, v, _| image(p, v))?);
+        let images = on_floats!(storage, values => {
+            let plan = Fft2::new(self.shape);
+            each_image(values, layout, |_, modes| image(&plan, modes))?
+        });
         Ok((images, (layout.dims()[0], 1, rows, columns).into()))
     }
 }

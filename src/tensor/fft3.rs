@@ -1,10 +1,12 @@
 //! Fourier transforms of real volumes in host memory.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use rayon::prelude::*;
 use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
-use rustfft::{Fft, FftNum, FftPlanner, num_complex::Complex};
+use rustfft::{Fft, FftNum, FftPlanner, num_complex::Complex, num_traits::Zero};
+
+use super::parallel::parts;
 
 /// Planned transform of real volumes Z, Y, X to their half spectrum Z, Y, X/2 + 1, without factors in front:
 /// F_k = sum_n f_n exp(-2 pi i k.n / shape). [`RealFft3::inverse`] undoes it.
@@ -47,69 +49,89 @@ impl<T: FftNum> RealFft3<T> {
         self.shape[2] / 2 + 1
     }
 
-    /// The half spectrum of a volume, whose values are lost.
+    /// The half spectrum of a volume, whose values are lost. Rows and planes that are zero, as padding is, cost nothing.
     pub fn forward(&self, volume: &mut [T]) -> Vec<Complex<T>> {
         let mut spectrum = vec![Complex::new(T::zero(), T::zero()); self.spectrum()];
         let rows = volume.par_chunks_mut(self.shape[2]).zip(spectrum.par_chunks_mut(self.columns()));
-        rows.for_each(|(row, modes)| {
+        rows.filter(|(row, _)| row.iter().any(|value| !value.is_zero())).for_each(|(row, modes)| {
             // Fails only for rows of another length, which the chunks exclude.
             let _ = self.rows.0.process(row, modes);
         });
-        self.along_columns(&self.forward, &mut spectrum);
+        if self.shape[1] > 1 {
+            let planes = spectrum.par_chunks_mut(self.shape[1] * self.columns());
+            let lit = planes.filter(|plane| plane.iter().any(|mode| !mode.is_zero()));
+            lit.for_each(|plane| transform_columns(&self.forward[1], plane, self.shape[1]));
+        }
+        transform_columns(&self.forward[0], &mut spectrum, self.shape[0]);
         spectrum
     }
 
     /// The volume of a half spectrum, whose values are lost.
     pub fn inverse(&self, spectrum: &mut [Complex<T>]) -> Vec<T> {
-        self.along_columns(&self.inverse, spectrum);
-        let mut volume = vec![T::zero(); self.volume()];
-        let norm = T::from_f64(1.0 / self.volume() as f64).unwrap_or_else(T::one);
-        let last = self.columns() - 1;
-        let even = self.shape[2].is_multiple_of(2);
-        let rows = volume.par_chunks_mut(self.shape[2]).zip(spectrum.par_chunks_mut(self.columns()));
-        rows.for_each(|(row, modes)| {
-            // Rounding leaves imaginary parts where a real row has none; the transform insists on zero.
-            modes[0].im = T::zero();
-            if even {
-                modes[last].im = T::zero();
-            }
-            let _ = self.rows.1.process(modes, row);
-            row.iter_mut().for_each(|value| *value = *value * norm);
-        });
-        volume
+        self.inverse_within(spectrum, 0..self.shape[0], 0..self.shape[1])
     }
 
-    fn along_columns(&self, [z, y]: &[Arc<dyn Fft<T>>; 2], spectrum: &mut [Complex<T>]) {
-        let plane = self.shape[1] * self.columns();
-        if self.shape[1] > 1 {
-            spectrum.chunks_mut(plane).for_each(|plane| transform_columns(y, plane, self.shape[1]));
-        }
-        if self.shape[0] > 1 {
-            transform_columns(z, spectrum, self.shape[0]);
-        }
+    /// These planes and rows of the volume of a half spectrum, whose values are lost; zeros elsewhere.
+    pub fn inverse_within(
+        &self,
+        spectrum: &mut [Complex<T>],
+        planes: Range<usize>,
+        rows: Range<usize>,
+    ) -> Vec<T> {
+        transform_columns(&self.inverse[0], spectrum, self.shape[0]);
+        let mut volume = vec![T::zero(); self.volume()];
+        let norm = T::from_f64(1.0 / self.volume() as f64).unwrap_or_else(T::one);
+        let [_, height, width] = self.shape;
+        let last = self.columns() - 1;
+        let wanted = spectrum
+            .par_chunks_mut(height * self.columns())
+            .zip(volume.par_chunks_mut(height * width))
+            .skip(planes.start)
+            .take(planes.len());
+        wanted.for_each(|(plane, values)| {
+            transform_columns(&self.inverse[1], plane, height);
+            let lines = plane.par_chunks_mut(self.columns()).zip(values.par_chunks_mut(width));
+            lines.skip(rows.start).take(rows.len()).for_each(|(modes, row)| {
+                // Rounding leaves imaginary parts where a real row has none; the transform insists on zero.
+                modes[0].im = T::zero();
+                if width.is_multiple_of(2) {
+                    modes[last].im = T::zero();
+                }
+                let _ = self.rows.1.process(modes, row);
+                row.iter_mut().for_each(|value| *value = *value * norm);
+            });
+        });
+        volume
     }
 }
 
 /// Transforms each column of a row-major matrix with `rows` rows.
 fn transform_columns<T: FftNum>(fft: &Arc<dyn Fft<T>>, matrix: &mut [Complex<T>], rows: usize) {
-    /// Columns that are gathered at a time.
-    const BLOCK: usize = 16;
+    /// Numbers that are gathered at a time: what the cache holds, in long pieces of rows that lie far apart.
+    const GATHERED: usize = 1 << 14;
+    if rows < 2 {
+        return;
+    }
+    let block = (GATHERED / rows).clamp(8, 128);
     let columns = matrix.len() / rows;
-    let zero = Complex::new(T::zero(), T::zero());
-    let mut turned = vec![zero; matrix.len()];
-    turned.par_chunks_mut(BLOCK * rows).enumerate().for_each(|(block, lines)| {
-        let count = lines.len() / rows;
-        for row in 0..rows {
-            let from = row * columns + block * BLOCK;
-            for (column, value) in matrix[from..from + count].iter().enumerate() {
-                lines[column * rows + row] = *value;
-            }
+    let zeros = |count: usize| vec![Complex::new(T::zero(), T::zero()); count];
+    let buffers = || (zeros(block * rows), zeros(fft.get_inplace_scratch_len()));
+    parts(matrix, columns, block).into_par_iter().for_each_init(buffers, |(lines, scratch), mut pieces| {
+        let lines = &mut lines[..pieces[0].len() * rows];
+        for (row, piece) in pieces.iter().enumerate() {
+            lines
+                .iter_mut()
+                .skip(row)
+                .step_by(rows)
+                .zip(piece.iter())
+                .for_each(|(line, value)| *line = *value);
         }
-        fft.process(lines);
-    });
-    matrix.par_chunks_mut(columns).enumerate().for_each(|(row, values)| {
-        for (column, value) in values.iter_mut().enumerate() {
-            *value = turned[column * rows + row];
+        fft.process_with_scratch(lines, scratch);
+        for (row, piece) in pieces.iter_mut().enumerate() {
+            piece
+                .iter_mut()
+                .zip(lines.iter().skip(row).step_by(rows))
+                .for_each(|(value, line)| *value = *line);
         }
     });
 }
@@ -154,8 +176,14 @@ mod tests {
                     .sum();
                 assert!((found - expected).norm() < 1e-11, "{shape:?} {mode:?}");
             }
+            let part = fft.inverse_within(&mut spectrum.clone(), 1..shape[0], 0..shape[1] - 1);
             let back = fft.inverse(&mut spectrum);
             assert!(back.iter().zip(&values).all(|(a, b)| (a - b).abs() < 1e-13));
+            for (i, value) in part.iter().enumerate() {
+                let [plane, row] = [i / shape[2] / shape[1], i / shape[2] % shape[1]];
+                let wanted = plane >= 1 && row + 1 < shape[1];
+                assert_eq!(*value, if wanted { back[i] } else { 0.0 }, "{shape:?} {i}");
+            }
         }
     }
 

@@ -7,6 +7,7 @@ mod conv_kernel;
 mod cuda;
 pub mod fft;
 pub mod fft3;
+mod host;
 pub mod layer;
 mod matrix;
 pub mod norm;
@@ -27,7 +28,14 @@ use candle_core::{DType, Tensor, Var};
 
 #[cfg(feature = "cuda")]
 pub(crate) use self::cuda::keep_freed_memory;
-pub(crate) use self::{matrix::Matrix, packing::Packing, parallel::by_parts, scratch::unwritten, simd::Real};
+pub(crate) use self::{
+    host::{each_image, on_host},
+    matrix::Matrix,
+    packing::Packing,
+    parallel::by_parts,
+    scratch::unwritten,
+    simd::Real,
+};
 use crate::{Result, compute::Compute};
 
 /// Value `[B]` and gradient (shape of `x`) of a function of each batch element, both detached from any graph.

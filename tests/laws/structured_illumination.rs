@@ -10,7 +10,7 @@ use antumbra::{
         microscope::{
             Domain, Field, Optics, Psf, Widefield,
             psf::Recipe,
-            sim::{Layout, Pattern, Structured, estimate},
+            sim::{Layout, Pattern, Profile, Structured, estimate},
         },
     },
     rng::Rng,
@@ -39,6 +39,7 @@ fn patterns(layout: &Layout) -> Vec<Pattern> {
                 contrast: 0.4 + 0.2 * angle as f64,
                 phases: (0..layout.phases).map(phase).collect(),
                 intensities: (0..layout.phases).map(|p| 1.0 + 0.03 * (p as f64 - 1.0)).collect(),
+                profile: Profile::even(),
                 significance: f64::INFINITY,
             }
         })
@@ -52,12 +53,21 @@ fn lopsided(domain: &Domain) -> Psf {
     Psf { grid: Grid { shape, pitch: domain.object.pitch }, values }
 }
 
+/// The same stripes, brighter towards a corner of the small field.
+fn uneven() -> Vec<Pattern> {
+    let brighter = |(angle, pattern): (usize, Pattern)| {
+        let coefficients = vec![1.0, 0.1 * (angle as f64 + 1.0), -0.3];
+        Pattern { profile: Profile::new([1.5e-7; 2], [2e-7; 2], coefficients), ..pattern }
+    };
+    patterns(&THREE).into_iter().enumerate().map(brighter).collect()
+}
+
 fn small() -> (Domain, Psf, Vec<f64>, Structured) {
     let compute = Compute::cpu_f64();
     let domain = Domain::new([1, 6, 5], PITCH, 2, [0, 3, 2], 1).unwrap();
     let psf = lopsided(&domain);
-    let background: Vec<f64> = (0..domain.count()).map(|i| 2.0 + 0.1 * i as f64).collect();
-    let forward = Structured::new(&psf, &domain, &background, &patterns(&THREE), &compute).unwrap();
+    let background: Vec<f64> = (0..9 * domain.count()).map(|i| 2.0 + 0.1 * i as f64).collect();
+    let forward = Structured::new(&psf, &domain, &background, &uneven(), &compute).unwrap();
     (domain, psf, background, forward)
 }
 
@@ -71,13 +81,14 @@ fn frames_are_widefield_images_of_the_lit_object() {
     let (domain, psf, background, forward) = small();
     let object = Rng::new(1).normals(&[1, 1, 18, 14], &Compute::cpu_f64()).unwrap();
     let found: Vec<f64> = forward.apply(&object).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-    let field = Field { flat_field: Vec::new(), background };
-    let widefield = Widefield::new(&psf, &domain, &field, &Compute::cpu_f64()).unwrap();
     let values: Vec<f64> = object.flatten_all().unwrap().to_vec1().unwrap();
     let (_, rows, columns) = (domain.object.shape[0], domain.object.shape[1], domain.object.shape[2]);
     assert_eq!(values.len(), rows * columns);
     for (frame, found) in found.chunks(domain.count()).enumerate() {
-        let pattern = &patterns(&THREE)[frame / 3];
+        let pattern = &uneven()[frame / 3];
+        let background = background[frame * domain.count()..][..domain.count()].to_vec();
+        let field = Field { flat_field: Vec::new(), background };
+        let widefield = Widefield::new(&psf, &domain, &field, &Compute::cpu_f64()).unwrap();
         let lit: Vec<f64> = (0..values.len())
             .map(|i| {
                 // Camera pixels are two voxels wide, and the first one begins after the margin.

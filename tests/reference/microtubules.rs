@@ -2,11 +2,13 @@
 
 use antumbra::{
     compute::Compute,
-    instrument::microscope::{
-        Microscope,
-        problem::{Settings, problem},
+    instrument::{
+        microscope::{
+            Microscope,
+            problem::{Settings, problem},
+            sim::Layout,
+        },
         richardson_lucy::richardson_lucy,
-        sim::Layout,
     },
     io::stack::Stack,
     prior::Scaling,

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor, bail};
 use rustfft::{FftNum, num_complex::Complex};
 
 use super::{Domain, Psf};
 use crate::{
     Error, Result,
-    tensor::fft3::{RealFft3, smooth_length},
+    tensor::{
+        each_image,
+        fft3::{RealFft3, smooth_length},
+        on_host,
+    },
 };
 
 /// y = M R (h * x): images `[B, Z, Y, X]` of the object to light per camera pixel `[B, Z, y, x]`, in double or single
@@ -58,9 +62,8 @@ impl Convolution {
             let expected = vec![batch, z, y, x];
             return Err(Error::Shape { what: "object", expected, found: object.dims().to_vec() });
         }
-        let host = object.to_device(&Device::Cpu)?.contiguous()?;
         let operation = Operation { convolution: self.clone(), adjoint: false };
-        Ok(host.apply_op1(operation)?.to_device(object.device())?)
+        on_host(object, |object| object.apply_op1(operation))
     }
 }
 
@@ -139,12 +142,18 @@ impl<T: FftNum> Planned<T> {
         lines.flat_map(|start| spread[start..start + columns].iter().copied()).collect()
     }
 
+    /// What the camera sees of a volume; if `conjugate`, what the object gets of one by the adjoint.
     fn convolve(&self, mut volume: Vec<T>, conjugate: bool) -> Vec<T> {
         let mut spectrum = self.fft.forward(&mut volume);
         for (mode, transfer) in spectrum.iter_mut().zip(&self.transfer) {
             *mode = *mode * if conjugate { transfer.conj() } else { *transfer };
         }
-        self.fft.inverse(&mut spectrum)
+        let (from, size) = match conjugate {
+            true => ([0; 3], self.domain.object.shape),
+            false => (self.domain.before, self.domain.view()),
+        };
+        let [planes, rows] = [0, 1].map(|axis| from[axis]..from[axis] + size[axis]);
+        self.fft.inverse_within(&mut spectrum, planes, rows)
     }
 
     /// First voxel of a line of the padded volume.
@@ -194,12 +203,8 @@ impl Operation {
         values: &[T],
         layout: &Layout,
     ) -> candle_core::Result<Vec<T>> {
-        let (Some(plan), Some((start, end))) = (plan, layout.contiguous_offsets()) else {
-            bail!("the microscope was planned for contiguous tensors of another precision")
-        };
-        let size = layout.dims().iter().skip(1).product::<usize>().max(1);
-        let each = |item: &[T]| if self.adjoint { plan.adjoint(item) } else { plan.apply(item) };
-        Ok(values[start..end].chunks_exact(size).flat_map(each).collect())
+        let Some(plan) = plan else { bail!("the microscope was planned for another precision") };
+        each_image(values, layout, |_, item| if self.adjoint { plan.adjoint(item) } else { plan.apply(item) })
     }
 }
 

@@ -50,18 +50,19 @@ impl Crop {
         images.slice(s![.., rows, columns]).to_owned()
     }
 
-    /// Stripes with their phases counted from the first pixel of this part, of `pitch` metres (Y, X).
+    /// Stripes with their phases and places counted from the first pixel of this part, of `pitch` metres (Y, X).
     pub fn stripes(&self, pattern: &Pattern, pitch: [f64; 2]) -> Pattern {
         let [y, x] = [self.top as f64 * pitch[0], self.left as f64 * pitch[1]];
         let turns = std::f64::consts::TAU * (pattern.frequency[0] * y + pattern.frequency[1] * x);
         let phases = pattern.phases.iter().map(|phase| (phase + turns).rem_euclid(std::f64::consts::TAU));
-        Pattern { phases: phases.collect(), ..pattern.clone() }
+        Pattern { phases: phases.collect(), profile: pattern.profile.from([y, x]), ..pattern.clone() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::instrument::microscope::sim::Profile;
 
     #[test]
     fn stripes_of_a_part_light_it_as_those_of_the_whole_do() {
@@ -72,6 +73,7 @@ mod tests {
             contrast: 0.6,
             phases: vec![0.3, 2.0, 4.5],
             intensities: vec![1.0, 0.9, 1.1],
+            profile: Profile::new([1e-7, 2e-7], [1e-6, 1e-6], vec![1.0, 0.2, -0.1]),
             significance: 9.0,
         };
         let part = crop.stripes(&whole, pitch);

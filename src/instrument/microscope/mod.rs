@@ -8,10 +8,10 @@ pub mod domain;
 pub mod forward;
 pub mod likelihood;
 pub mod noise;
+mod noise_model;
 pub mod optics;
 pub mod problem;
 pub mod psf;
-pub mod richardson_lucy;
 pub mod sim;
 
 pub use convolve::Convolution;

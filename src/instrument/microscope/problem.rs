@@ -3,19 +3,20 @@
 use ndarray::{Array3, ArrayView3, Axis};
 use serde::{Deserialize, Serialize};
 
+pub use super::noise_model::NoiseModel;
 use super::{
     Crop, Domain, Field, Microscope, Psf, Widefield,
     background::{self, Shape},
     domain::reach,
-    likelihood::{FixedGaussian, GrowingGaussian, Pixels, ShiftedPoisson},
-    noise::{NoiseEstimate, Verdict},
+    noise::NoiseEstimate,
+    noise_model::Noise,
     sim::{self, Layout, Pattern, Structured},
 };
 use crate::{
     Error, Result,
     compute::Compute,
     grid::Grid,
-    instrument::{Forward, Likelihood, Problem, density::Data},
+    instrument::{Forward, Problem},
     prior::Scaling,
 };
 
@@ -52,21 +53,6 @@ impl Default for Settings {
             crop: None,
         }
     }
-}
-
-/// Which noise model is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum NoiseModel {
-    /// Shifted Poisson if the camera is described, else what the frequencies above the cut-off say.
-    #[default]
-    Auto,
-    /// Gaussian, the same for all pixels.
-    Gaussian,
-    /// Gaussian that grows with the signal.
-    GrowingGaussian,
-    /// Poisson with read noise; needs a described camera.
-    ShiftedPoisson,
 }
 
 /// A problem with what was assumed on the way.
@@ -116,11 +102,11 @@ pub fn problem(
     let values = crop.of(data.view());
     let camera = camera(values.dim(), settings);
     let psf = microscope.psf(&response_grid(camera, pitch, settings.factor, microscope))?;
-    let patterns = match settings.sim {
+    let mut patterns = match settings.sim {
         Some(_) => stripes(data.view(), pitch, microscope, settings)?,
         None => Vec::new(),
     };
-    let (reach, most) = (reach(&psf, settings.border), widest(psf.grid.pitch));
+    let (reach, most) = (reach(&psf, settings.border), border(camera[0], psf.grid.pitch));
     let margin = [0, 1, 2].map(|axis| reach[axis].min(most[axis]));
     let domain = Domain::new(camera, pitch, settings.factor, margin, multiple)?;
     let measured =
@@ -137,34 +123,28 @@ pub fn problem(
             background::estimate(even, measured()?.sigma / frames.sqrt(), settings.background_shape)?
         }
     };
+    let frames_above = match settings.sim {
+        Some(_) => {
+            above_mean(sim::profile::measure(data.view(), [pitch[1], pitch[2]], &background, &mut patterns)?)
+        }
+        None => Vec::new(),
+    };
     let background = match Array3::from_shape_vec(even.dim(), background.clone()) {
         Ok(map) => crop.of(map.view()).into_iter().collect(),
         Err(_) => background,
     };
     let values: Vec<f64> = values.into_iter().collect();
-    let choice = match (settings.noise, microscope.camera) {
-        (NoiseModel::Auto | NoiseModel::ShiftedPoisson, Some(camera)) => {
-            Choice::Poisson(camera.read_noise.powi(2))
-        }
-        (NoiseModel::ShiftedPoisson, None) => {
-            let problem = "shifted-poisson needs the camera's conversion_gain, offset and read_noise in the instrument file";
-            return Err(Error::config("microscope.noise", problem));
-        }
-        (NoiseModel::Gaussian, _) => Choice::Fixed(measured()?),
-        (NoiseModel::GrowingGaussian, _) => Choice::Growing(measured()?),
-        (NoiseModel::Auto, None) => {
-            let measured = measured()?;
-            match measured.verdict() {
-                Verdict::Fixed => Choice::Fixed(measured),
-                Verdict::Growing => Choice::Growing(measured),
-            }
-        }
-    };
-    let noise = choice.reason();
+    let model = Noise::choose(settings.noise, data.view(), pitch, microscope, settings.sim.is_some())?;
+    let noise = model.reason();
     let forward: Box<dyn Forward> = match settings.sim {
         Some(_) => {
             let lit: Vec<Pattern> =
                 patterns.iter().map(|pattern| crop.stripes(pattern, [pitch[1], pitch[2]])).collect();
+            // Frame after frame.
+            let background: Vec<f64> = frames_above
+                .iter()
+                .flat_map(|above| background.iter().map(move |value| value + above))
+                .collect();
             Box::new(Structured::new(&psf, &domain, &background, &lit, compute)?)
         }
         None => {
@@ -173,7 +153,7 @@ pub fn problem(
         }
     };
     Ok(Prepared {
-        problem: Problem { forward, likelihoods: vec![choice.likelihood(values.clone())?], scaling: prior },
+        problem: Problem { forward, likelihoods: vec![model.likelihood(values.clone())?], scaling: prior },
         domain,
         psf,
         values,
@@ -223,14 +203,25 @@ fn dark_light(data: ArrayView3<f64>, read_noise: f64, frames: f64, shape: Shape)
     Ok(found)
 }
 
-/// Widest response that is computed, m from the axis: beyond lies less than a hundredth of the light in focus. Farther beyond
-/// the field of view and the outermost planes no object is modelled either: its light is spread so widely that the background
-/// explains it.
-const WIDEST: f64 = 2.5e-6;
+/// How far each value lies above their mean.
+fn above_mean(values: Vec<f64>) -> Vec<f64> {
+    let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+    values.into_iter().map(|value| value - mean).collect()
+}
 
-/// Voxels of `pitch` metres that [`WIDEST`] takes along Z, Y, X.
-fn widest(pitch: [f64; 3]) -> [usize; 3] {
-    pitch.map(|pitch| (WIDEST / pitch).ceil() as usize)
+/// Widest response that is computed, m from the axis: beyond lies less than a hundredth of the light in focus. Farther beyond
+/// the field of view no object is modelled either: its light is spread so widely that the background explains it.
+const WIDEST: f64 = 2.5e-6;
+/// The same beyond the defocused cone in stacks of several planes, and beyond their field of view and outermost planes.
+const WIDEST_IN_STACKS: f64 = 1.5e-6;
+
+fn widest(planes: usize) -> f64 {
+    if planes > 1 { WIDEST_IN_STACKS } else { WIDEST }
+}
+
+/// Voxels of `pitch` metres along Z, Y, X that the object of so many planes goes on beyond them at most.
+fn border(planes: usize, pitch: [f64; 3]) -> [usize; 3] {
+    pitch.map(|pitch| (widest(planes) / pitch).ceil() as usize)
 }
 
 /// Voxels along Z, Y, X of stacks whose file does not tell, m.
@@ -244,7 +235,7 @@ impl Settings {
         let camera = camera((planes, part.height, part.width), self);
         let known = [0, 1, 2].map(|axis| pitch[axis].filter(|pitch| *pitch > 0.0).unwrap_or(USUAL[axis]));
         let scale = [1, self.factor.max(1), self.factor.max(1)];
-        let border = widest([0, 1, 2].map(|axis| known[axis] / scale[axis] as f64));
+        let border = border(camera[0], [0, 1, 2].map(|axis| known[axis] / scale[axis] as f64));
         let size = |axis: usize| {
             // The response reaches from one end of the data to the other and no farther.
             let view = camera[axis].saturating_mul(scale[axis]);
@@ -264,50 +255,11 @@ fn response_grid(camera: [usize; 3], pitch: [f64; 3], factor: usize, microscope:
     let factor = factor.max(1);
     let side = |axis: usize| {
         let step = pitch[axis] / factor as f64;
-        let half = ((WIDEST + cone) / step).ceil() as usize;
+        let half = ((widest(camera[0]) + cone) / step).ceil() as usize;
         2 * half.min(camera[axis] * factor) + 1
     };
     Grid {
         shape: [2 * camera[0] - 1, side(1), side(2)],
         pitch: [pitch[0], pitch[1] / factor as f64, pitch[2] / factor as f64],
-    }
-}
-
-/// A noise model and where it comes from.
-enum Choice {
-    Fixed(NoiseEstimate),
-    Growing(NoiseEstimate),
-    Poisson(f64),
-}
-
-impl Choice {
-    fn reason(&self) -> String {
-        match self {
-            Self::Poisson(variance) => {
-                format!(
-                    "Poisson noise with read noise of {:.2} e-, because the camera is described",
-                    variance.sqrt()
-                )
-            }
-            Self::Fixed(measured) | Self::Growing(measured) => measured.reason(),
-        }
-    }
-
-    fn likelihood(&self, data: Vec<f64>) -> Result<Box<dyn Likelihood>> {
-        Ok(match self {
-            Self::Fixed(measured) => {
-                Box::new(Data::new(Pixels::new(FixedGaussian { data, sigma: vec![measured.sigma] }, &[])?))
-            }
-            Self::Growing(NoiseEstimate { line, groups, .. }) => {
-                let least = groups.first().map_or(1.0, |group| group[1]);
-                let noise =
-                    GrowingGaussian { data, slope: vec![line.slope], floor: vec![line.intercept], least };
-                Box::new(Data::new(Pixels::new(noise, &[])?))
-            }
-            Self::Poisson(variance) => Box::new(Data::new(Pixels::new(
-                ShiftedPoisson { data, read_variance: vec![*variance] },
-                &[],
-            )?)),
-        })
     }
 }

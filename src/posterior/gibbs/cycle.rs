@@ -6,8 +6,9 @@ use super::GibbsSettings;
 use crate::{
     Result,
     posterior::{
-        hmc::{Point, QUARTER_TURN, StepSizes},
+        hmc::{Point, QUARTER_TURN},
         restart::{self, Fits},
+        step_sizes::StepSizes,
     },
 };
 

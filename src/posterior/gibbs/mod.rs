@@ -23,9 +23,10 @@ use crate::{
     posterior::{
         Draws, Solver, Step,
         diagnostics::margin,
-        hmc::{self, Point, StepSizes},
+        hmc::{self, Point},
         restart,
         solver::{TensorMap, take},
+        step_sizes::StepSizes,
         thinning::Thinning,
     },
     prior::{Denoiser, reverse::draw_given_noisy},
@@ -140,8 +141,10 @@ impl Solver for Gibbs {
         let (mut accepted, mut done, mut tried) = (Vec::new(), 0, 0);
         while done < trajectories && tried < trajectories + FINDING {
             let outcome = hmc::draw(&mut target, &reference, &point, &cycle.steps, self.settings.leaps, rng)?;
-            if round < self.kept.first() {
-                cycle.steps.adapt(&outcome);
+            match begin {
+                _ if round >= self.kept.first() => {}
+                Some(_) => cycle.steps.find(&outcome),
+                None => cycle.steps.adapt(&outcome),
             }
             accepted = outcome.acceptance;
             point = outcome.point;

@@ -17,8 +17,9 @@ use crate::{
     instrument::{Linear, Problem},
     posterior::{
         Entry, Solver,
-        hmc::{self, Point, QUARTER_TURN, Reference, StepSizes},
+        hmc::{self, Point, QUARTER_TURN, Reference},
         solver::{TensorMap, take},
+        step_sizes::StepSizes,
     },
     prior::{Denoiser, reverse::denoised},
     rng::Rng,

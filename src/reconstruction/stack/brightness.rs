@@ -1,12 +1,15 @@
 //! How bright the structures of a stack are: the unit in which the prior sees them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use ndarray::Array3;
 
 use crate::{
     Error, Result,
     posterior::{
-        Solver,
+        Solver, Step,
         gibbs::{Gibbs, GibbsSettings},
+        run::Observer,
     },
     quantile::quantile,
     reconstruction::{Reconstruction, settings::sampling},
@@ -29,17 +32,23 @@ pub(super) fn of_classical(classical: &Array3<f32>) -> Result<f64> {
     }
 }
 
-/// Gives the prior the brightness that a first, short chain finds, unless it is set, and writes it into the settings.
+/// Gives the prior the brightness that the settings name, or that a first, short chain finds, and writes it into the settings.
 ///
 /// # Errors
-/// Those of the sampler.
-pub(in crate::reconstruction) fn settle(run: &mut Reconstruction) -> Result<()> {
-    if run.settings.stack.brightness.is_none() && run.settings.solver.chains() >= AFFORDED {
-        let found = of_chain(run)?;
-        // A dark object has no bright structures to measure.
-        if found.is_finite() && found > 0.0 {
-            run.problem.scaling.unit = found * run.card.unit;
-        }
+/// [`Error::Interrupted`] once `stop` is set, and those of the sampler.
+pub(in crate::reconstruction) fn settle(
+    run: &mut Reconstruction,
+    stop: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let found = match run.settings.stack.brightness {
+        Some(known) => known,
+        None if run.settings.solver.chains() >= AFFORDED => of_chain(run, stop, observer)?,
+        None => f64::NAN,
+    };
+    // A dark object has no bright structures to measure.
+    if found.is_finite() && found > 0.0 {
+        run.problem.scaling.unit = found * run.card.unit;
     }
     let brightness = run.problem.scaling.unit / run.card.unit;
     run.settings.stack.brightness = Some(brightness);
@@ -48,13 +57,18 @@ pub(in crate::reconstruction) fn settle(run: &mut Reconstruction) -> Result<()> 
 }
 
 /// Light per voxel of bright structures in the last image of a short chain.
-fn of_chain(run: &Reconstruction) -> Result<f64> {
+fn of_chain(run: &Reconstruction, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<f64> {
     let Some(start) = run.problem.guess(&run.compute)? else { return Ok(f64::NAN) };
     let settings = GibbsSettings { anneal: 10, rounds: 1, draws: 1, ..sampling() };
     let mut gibbs = Gibbs::new(settings, start)?;
     let mut rng = Rng::new(run.settings.seed).stream("brightness", 0);
-    for _ in 0..gibbs.steps() {
-        gibbs.step(&run.problem, run.prior.as_ref(), &mut rng)?;
+    for finished in 1..=gibbs.steps() {
+        let step = gibbs.step(&run.problem, run.prior.as_ref(), &mut rng)?;
+        observer.on_step(finished, gibbs.steps(), &Step { stage: "brightness", ..step });
+        // Processes that share a run stop together, once they take steps of it.
+        if run.ensemble.is_none() && stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
     }
     Ok(bright(to_host(&run.problem.scaling.to_image(&gibbs.draws()?.images)?)?))
 }

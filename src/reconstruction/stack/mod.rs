@@ -21,11 +21,9 @@ use super::{Prepared, Settings};
 use crate::{
     Error, Result,
     compute::Compute,
-    instrument::microscope::{
-        self, Crop,
-        problem::stripes,
+    instrument::{
+        microscope::{self, Crop, problem::stripes, sim::Pattern},
         richardson_lucy::{ITERATIONS, richardson_lucy},
-        sim::Pattern,
     },
     io::{
         cube::MicroscopeFrame,

@@ -14,6 +14,7 @@ use super::{
     pattern::{Layout, Pattern},
     phases::{Measured, phases},
     pool::{Length, pooled},
+    profile::Profile,
     spectra::{Band, Frames},
 };
 use crate::{Error, Result, instrument::microscope::Psf, quantile::quantile};
@@ -206,6 +207,7 @@ impl<'a> Angle<'a> {
             contrast: (2.0 * amplitude / unit).clamp(0.0, 1.0),
             phases: phases.iter().map(|phase| phase.rem_euclid(TAU)).collect(),
             intensities: self.intensities.to_vec(),
+            profile: Profile::even(),
             significance: peak.significance,
         }
     }

@@ -1,5 +1,7 @@
 //! The microscope under stripes as a forward model: object to expected photo-electrons in all raw frames.
 
+use std::f64::consts::TAU;
+
 use candle_core::Tensor;
 
 use super::Pattern;
@@ -15,21 +17,21 @@ use crate::{
 
 /// lambda_f = M R (h * (I_f . x)) + b for all raw frames f: objects `[B, 1, Y, X]` to `[B, F M]`, frame after frame.
 ///
-/// I_f are the patterns' illuminations. All frames of an angle are mixtures of the same three images, lit evenly, by the
-/// cosine and by the sine of the stripes, so that 1 + 2 x angles convolutions serve any number of phases.
+/// I_f are the patterns' illuminations. All frames of an angle are mixtures of the same three images, lit by its profile alone
+/// and times the cosine and the sine of the stripes, so that 3 x angles convolutions serve any number of phases.
 pub struct Structured {
     widefield: Widefield,
-    /// Even light, then cosine and sine of each angle, `[1, 1 + 2 A, Y, X]`.
+    /// Profile of each angle, alone and times cosine and sine of its stripes, `[1, 3 A, Y, X]`.
     waves: Tensor,
-    /// Share of each wave's image in each frame, `[F, 1 + 2 A]`.
+    /// Share of each wave's image in each frame, `[F, 3 A]`.
     mixture: Tensor,
-    /// Photo-electrons, `[1, 1, M]` or `[1, 1, 1]`.
+    /// Photo-electrons, `[1, F, M]`, or 1 in place of F or M.
     background: Tensor,
 }
 
 impl Structured {
     /// The forward model of a microscope whose point-spread function lies on the object's pitch. `background` is that of
-    /// each camera pixel, `[M]`, or one value for all.
+    /// each camera pixel of each frame, `[F, M]`, of each frame, `[F]`, of each camera pixel, `[M]`, or one value for all.
     ///
     /// # Errors
     /// A domain of several planes, a point-spread function of another pitch, or a background of another size.
@@ -43,35 +45,37 @@ impl Structured {
         if domain.object.shape[0] != 1 {
             return Err(Error::config("microscope.sim", "structured illumination of one plane is modelled"));
         }
-        if background.len() != 1 && background.len() != domain.count() {
-            let expected = vec![domain.count()];
-            return Err(Error::Shape { what: "background", expected, found: vec![background.len()] });
-        }
         let [_, rows, columns] = domain.object.shape;
-        let count = 1 + 2 * patterns.len();
-        let mut waves = vec![1.0; rows * columns];
-        let (mut mixture, mut frames) = (Vec::new(), 0);
+        let count = 3 * patterns.len();
+        let (mut waves, mut mixture, mut frames) = (Vec::new(), Vec::new(), 0);
         for (angle, pattern) in patterns.iter().enumerate() {
-            let turns = |index: usize| {
-                let [y, x] = place(domain, [index / columns, index % columns]);
-                std::f64::consts::TAU * (pattern.frequency[0] * y + pattern.frequency[1] * x)
-            };
-            waves.extend((0..rows * columns).map(|index| turns(index).cos()));
-            waves.extend((0..rows * columns).map(|index| turns(index).sin()));
+            let places = (0..rows * columns).map(|index| place(domain, [index / columns, index % columns]));
+            let profile: Vec<f64> = places.clone().map(|place| pattern.profile.at(place)).collect();
+            let turns = places.map(|[y, x]| TAU * (pattern.frequency[0] * y + pattern.frequency[1] * x));
+            let (sines, cosines): (Vec<f64>, Vec<f64>) =
+                turns.zip(&profile).map(|(turn, light)| (light * turn.sin(), light * turn.cos())).unzip();
+            waves.extend(profile.into_iter().chain(cosines).chain(sines));
             for (phase, intensity) in pattern.phases.iter().zip(&pattern.intensities) {
                 let mut shares = vec![0.0; count];
-                shares[0] = *intensity;
-                shares[1 + 2 * angle] = intensity * pattern.contrast * phase.cos();
-                shares[2 + 2 * angle] = -intensity * pattern.contrast * phase.sin();
+                shares[3 * angle] = *intensity;
+                shares[3 * angle + 1] = intensity * pattern.contrast * phase.cos();
+                shares[3 * angle + 2] = -intensity * pattern.contrast * phase.sin();
                 mixture.extend(shares);
                 frames += 1;
             }
         }
+        let (pixels, values) = (domain.count(), background.len());
+        let layout = [[1, pixels], [1, 1], [frames, 1], [frames, pixels]];
+        let Some([apart, across]) = layout.into_iter().find(|[apart, across]| apart * across == values)
+        else {
+            let expected = vec![frames, pixels];
+            return Err(Error::Shape { what: "background", expected, found: vec![values] });
+        };
         Ok(Self {
             widefield: Widefield::new(psf, domain, &Field::default(), compute)?,
             waves: compute.tensor(waves, &[1, count, rows, columns])?,
             mixture: compute.tensor(mixture, &[frames, count])?,
-            background: compute.tensor(background.to_vec(), &[1, 1, background.len()])?,
+            background: compute.tensor(background.to_vec(), &[1, apart, across])?,
         })
     }
 }

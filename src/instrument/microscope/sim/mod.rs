@@ -6,8 +6,10 @@ pub mod forward;
 pub mod pattern;
 mod phases;
 mod pool;
+pub mod profile;
 mod spectra;
 
 pub use estimate::estimate;
 pub use forward::Structured;
 pub use pattern::{Layout, Pattern};
+pub use profile::Profile;

@@ -4,6 +4,7 @@ use std::f64::consts::{PI, TAU};
 
 use serde::{Deserialize, Serialize};
 
+use super::Profile;
 use crate::{Error, Result};
 
 /// Raw frames of one image: all phases of the first angle, then those of the next.
@@ -44,7 +45,7 @@ impl Layout {
     }
 }
 
-/// Stripes of one angle: frame p is lit by intensity_p (1 + contrast cos(2 pi frequency . r + phase_p)), with r in
+/// Stripes of one angle: frame p is lit by intensity_p profile(r) (1 + contrast cos(2 pi frequency . r + phase_p)), with r in
 /// metres from the centre of the first camera pixel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pattern {
@@ -56,6 +57,8 @@ pub struct Pattern {
     pub phases: Vec<f64>,
     /// Brightness of each frame; all frames of a data set have the mean 1.
     pub intensities: Vec<f64>,
+    /// Where in the field of view the angle's light is brighter.
+    pub profile: Profile,
     /// Strength of the stripes in the data over the median strength of others with a similar period.
     pub significance: f64,
 }
@@ -74,6 +77,7 @@ impl Pattern {
     /// Illumination of frame `frame` at a place, m along Y and X.
     pub fn illumination(&self, frame: usize, [y, x]: [f64; 2]) -> f64 {
         let turns = self.frequency[0] * y + self.frequency[1] * x;
-        self.intensities[frame] * (1.0 + self.contrast * (TAU * turns + self.phases[frame]).cos())
+        let stripes = 1.0 + self.contrast * (TAU * turns + self.phases[frame]).cos();
+        self.intensities[frame] * self.profile.at([y, x]) * stripes
     }
 }
