@@ -100,6 +100,7 @@ fn cell(kind: &str, pixels: usize, seed: u64) -> Result<Vec<f64>, Box<dyn Error>
     let settings = Settings {
         shares,
         mixture_share: 0.0,
+        defocused_share: 0.0,
         edge_share: 0.0,
         dim_share: 0.0,
         pixel: Range(micrometres, micrometres),

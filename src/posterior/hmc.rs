@@ -193,8 +193,12 @@ pub fn trajectory(
     })
 }
 
-/// Climbs the target for `steps` steps along its gradient times the velocities' covariance, Newton's if that is the target's:
-/// a place from where trajectories need not fall. Each chain halves its step where it would descend.
+/// What a step of a climb gains at least, nats per coordinate: fluctuations about the mode cost half a nat each.
+const WORTH_CLIMBING: f64 = 1e-3;
+
+/// Climbs the target for at most `steps` steps along its gradient times the velocities' covariance, Newton's if that is the
+/// target's: a place from where trajectories need not fall. Each chain halves its step where it would descend; the climb ends
+/// where no chain gains much any more.
 ///
 /// # Errors
 /// Those of the target.
@@ -202,6 +206,7 @@ pub fn climb(target: &mut Target, reference: &Reference, start: Point, steps: us
     let mut point = start;
     let mut density = reference.log_density(&point)?;
     let mut lengths = vec![1.0f64; density.len()];
+    let coordinates = point.position.elem_count() / density.len().max(1);
     for _ in 0..steps {
         let way = reference.raised(&reference.force(&point)?)?;
         let way = way.broadcast_mul(&per_chain(lengths.clone(), &way)?)?;
@@ -209,6 +214,8 @@ pub fn climb(target: &mut Target, reference: &Reference, start: Point, steps: us
         let found = reference.log_density(&next)?;
         let higher: Vec<u8> =
             found.iter().zip(&density).map(|(found, here)| u8::from(found > here)).collect();
+        let gained = |chain: usize| found[chain] - density[chain] > WORTH_CLIMBING * coordinates as f64;
+        let ends = higher.contains(&1) && !(0..density.len()).any(gained);
         for (chain, higher) in higher.iter().enumerate() {
             lengths[chain] =
                 if *higher == 1 { (2.0 * lengths[chain]).min(1.0) } else { 0.5 * lengths[chain] };
@@ -216,6 +223,9 @@ pub fn climb(target: &mut Target, reference: &Reference, start: Point, steps: us
         }
         let higher = Tensor::from_vec(higher, lengths.len(), &Device::Cpu)?;
         point = next.select(&higher.to_device(point.position.device())?, &point)?;
+        if ends {
+            break;
+        }
     }
     Ok(point)
 }

@@ -13,8 +13,8 @@ use crate::{
     },
 };
 
-/// Steps of the first climb of a cycle: chains that began far from the data would first fall, and reject what they gain.
-const CLIMB: usize = 12;
+/// Most steps of the first climb of a cycle: chains that began far from the data would first fall, and reject what they gain.
+const CLIMB: usize = 48;
 
 /// The coupling of one round, in the coordinates that are seen.
 pub(super) struct Coupling<'a> {

@@ -71,13 +71,7 @@ impl Simulator {
             self.structures(&mut other, kind, &mut rng);
             scene.join(&other, Range(0.1, 1.0).log_uniform(&mut rng));
         }
-        if rng.uniform() < settings.defocused_share {
-            let mut other = scene.empty();
-            self.structures(&mut other, kind, &mut rng);
-            other.defocus(scene.pixels(settings.defocus.log_uniform(&mut rng)));
-            other.normalise();
-            scene.join(&other, settings.defocused.log_uniform(&mut rng));
-        }
+        self.out_of_focus(&mut scene, kind, &mut self.rng.stream("light out of focus", index));
         self.surroundings(&mut scene, &mut rng);
         let bright = (settings.brightness_jitter * rng.normal()).exp();
         let part = if rng.uniform() < settings.dim_share { settings.dim.log_uniform(&mut rng) } else { 1.0 };
@@ -105,6 +99,17 @@ impl Simulator {
             Kind::Empty => {}
         }
         scene.normalise();
+    }
+
+    /// Light of other structures of the kind, above and below the plane in focus.
+    fn out_of_focus(&self, scene: &mut Scene, kind: Kind, rng: &mut Rng) {
+        if rng.uniform() < self.settings.defocused_share {
+            let mut other = scene.empty();
+            self.structures(&mut other, kind, rng);
+            other.defocus(scene.pixels(self.settings.defocus.log_uniform(rng)));
+            other.normalise();
+            scene.join(&other, self.settings.defocused.log_uniform(rng));
+        }
     }
 
     /// Diffuse light between the structures, and the edge of the cell.
