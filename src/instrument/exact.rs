@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Tensor};
 
-use super::{Forward, Likelihood, Linearity, Measured, Problem};
+use super::{Blind, Forward, Likelihood, Linearity, Measured, Problem, blind::blurred};
 use crate::{
     Result,
     compute::Compute,
@@ -56,6 +56,46 @@ impl Forward for Filter {
 
     fn linearity(&self) -> Linearity {
         Linearity::Periodic(self.gains.clone())
+    }
+}
+
+/// A periodic Gaussian blur for those who know its width, and for those who do not.
+#[derive(Debug, Clone)]
+pub struct Blur {
+    /// The blur as it is.
+    pub known: Filter,
+    /// Median of the width a priori, pixels.
+    pub width: f64,
+    /// Standard deviation of the width's logarithm a priori.
+    pub spread: f64,
+}
+
+impl Forward for Blur {
+    fn grid(&self) -> &Grid {
+        &self.known.grid
+    }
+
+    fn apply(&self, image: &Tensor) -> Result<Tensor> {
+        self.known.apply(image)
+    }
+
+    fn linearity(&self) -> Linearity {
+        self.known.linearity()
+    }
+
+    fn blind(&self) -> Option<&dyn Blind> {
+        Some(self)
+    }
+}
+
+impl Blind for Blur {
+    fn parameters(&self) -> usize {
+        1
+    }
+
+    fn apply_with(&self, image: &Tensor, parameters: &Tensor) -> Result<Tensor> {
+        let widths = ((parameters.squeeze(1)? * self.spread)?.exp()? * self.width)?;
+        Ok(blurred(image, &widths)?.flatten_from(1)?)
     }
 }
 

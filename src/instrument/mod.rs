@@ -1,5 +1,6 @@
 //! Instruments: how an image becomes data ([`Forward`]) and how probable the measured data are ([`Likelihood`]).
 
+pub mod blind;
 pub mod density;
 pub mod exact;
 pub mod file;
@@ -14,6 +15,7 @@ pub mod vlbi;
 
 use candle_core::{D, Tensor};
 
+pub use blind::Blind;
 pub use information::Information;
 pub use linear::{Linear, Linearity, Measured, hartley};
 pub use position::Position;
@@ -44,6 +46,11 @@ pub trait Forward: Send + Sync {
     /// How the prediction depends on the image, for solvers that need a linear instrument.
     fn linearity(&self) -> Linearity {
         Linearity::None
+    }
+
+    /// The same instrument with what nobody knows exactly of it as parameters, if it has such.
+    fn blind(&self) -> Option<&dyn Blind> {
+        None
     }
 
     /// True if light anywhere adds to each predicted number or leaves it as it is, as in a camera.
@@ -164,6 +171,17 @@ impl Problem {
     /// An image of another shape.
     pub fn log_likelihood(&self, x: &Tensor) -> Result<Tensor> {
         log_probability(&self.likelihoods, &self.predict(x)?)
+    }
+
+    /// The instrument with its unknown parameters, for solvers that find them together with the image.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn blind(&self) -> Result<&dyn Blind> {
+        self.forward.blind().ok_or_else(|| {
+            let problem = "needs an instrument with unknown parameters (the width of a blur, gains of stations); choose another solver";
+            Error::config("solver", problem)
+        })
     }
 
     /// Log likelihood `[B]` and its gradient `[B, Z, Y, X]` at network-unit images, both detached.

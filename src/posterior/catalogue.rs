@@ -15,6 +15,7 @@ use crate::{
         rivals::{
             Given, Rival,
             afdps::{AfdpsOde, AfdpsSde, FkCorrector},
+            blind_dps::BlindDps,
             daps::Daps,
             davi::Davi,
             ddip::Ddip,
@@ -73,6 +74,8 @@ pub enum SolverSettings {
     },
     /// Diffusion posterior sampling.
     Dps(Dps),
+    /// Diffusion posterior sampling with unknown parameters of the instrument.
+    BlindDps(BlindDps),
     /// Pseudoinverse-guided diffusion.
     Pigdm(Pigdm),
     /// Moment-matching posterior sampling.
@@ -143,6 +146,7 @@ macro_rules! rivals {
 
 rivals!(
     Dps,
+    BlindDps,
     Pigdm,
     MomentMatching,
     Ddrm,

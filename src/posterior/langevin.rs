@@ -16,7 +16,7 @@ use crate::{
     instrument::Problem,
     posterior::{
         Draws, Solver, Step,
-        curvature::largest_curvature,
+        curvature::{largest_curvature, largest_curvature_of},
         hmc::{self, Point, Reference, per_chain, squared_norm},
         restart::{self, Fits, Restart},
         solver::{TensorMap, take},
@@ -53,9 +53,11 @@ pub struct LangevinSettings {
     pub denoise: usize,
     /// Final noise level s of the smoothed prior; below what the data resolve.
     pub level: f64,
-    /// Step size in units of 1 / sqrt(largest curvature), which is s for a singular likelihood; stable below 2.
+    /// Step size in units of 1 / sqrt(largest curvature), stable below 2. The curvature is s^-2, that of the smoothed prior at most,
+    /// plus that of a smooth likelihood; without annealing it is measured for both together.
     pub step: f64,
-    /// Friction in units of 1 / (standard deviation of the smoothed prior); 2 damps the widest directions critically.
+    /// Friction in units of 1 / (standard deviation of the smoothed prior); 2 damps the widest directions critically. It is never
+    /// so small that velocities outlive the iterations: the modes of a prior may be much narrower than the whole.
     pub friction: f64,
     /// Largest number of leapfrog steps of one flow of a singular likelihood.
     pub leaps: usize,
@@ -104,7 +106,7 @@ struct Motion {
     velocity: Tensor,
     /// Force of the kicks: the score, and the likelihood's gradient where that is smooth.
     force: Tensor,
-    /// Largest curvature of a smooth likelihood.
+    /// Largest curvature of a smooth likelihood; of the whole target where the noise level does not fall.
     curvature: f64,
     /// Leapfrog steps of a singular likelihood's flow, units of the noise level.
     leaps: StepSizes,
@@ -168,10 +170,10 @@ impl Langevin {
     fn start(&self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Motion> {
         let level = self.level(0, prior);
         let point = Point::new(self.start.clone(), &mut likelihood(problem))?;
-        let curvature = if problem.is_singular() {
-            0.0
-        } else {
-            largest_curvature(problem, &self.start, 0.1 * level, rng)?
+        let curvature = match (problem.is_singular(), self.settings.anneal) {
+            (true, _) => 0.0,
+            (false, 0) => self.whole_curvature(problem, prior, level, rng)?,
+            (false, _) => largest_curvature(problem, &self.start, 0.1 * level, rng)?,
         };
         let (force, _) = force(problem, prior, &point, level)?;
         let velocity = rng.normals(self.start.dims(), &compute_of(&self.start))?;
@@ -180,10 +182,28 @@ impl Langevin {
         Ok(Motion { point, velocity, force, curvature, leaps })
     }
 
+    /// Largest curvature of the target at a noise level: the smoothed prior has at most 1 / s^2, and often much less.
+    fn whole_curvature(
+        &self,
+        problem: &Problem,
+        prior: &dyn Denoiser,
+        level: f64,
+        rng: &mut Rng,
+    ) -> Result<f64> {
+        let some = self.start.narrow(0, 0, self.start.dim(0)?.min(PROBED))?;
+        let gradient = |x: &Tensor| {
+            let score = ((denoised(prior, x, level)? - x)? / (level * level))?;
+            Ok((score + problem.log_likelihood_and_gradient(x)?.1)?)
+        };
+        let bound = level.powi(-2) + largest_curvature(problem, &some, 0.1 * level, rng)?;
+        Ok(bound.min(largest_curvature_of(gradient, &some, 0.1 * level, rng)?))
+    }
+
     /// Step lengths at a noise level. A flow takes as many leaps as the median chain needs; chains that would need
     /// more than the largest number take shorter steps.
     fn pace(&self, motion: &Motion, level: f64, singular: bool) -> Pace {
-        let step = self.settings.step / (level.powi(-2) + motion.curvature).sqrt();
+        let prior = if singular || self.settings.anneal > 0 { level.powi(-2) } else { 0.0 };
+        let step = self.settings.step / (prior + motion.curvature).sqrt();
         let leap: Vec<f64> = motion.leaps.values().iter().map(|leap| leap * level).collect();
         if !singular {
             return Pace { steps: vec![step; leap.len()], leaps: 1 };
@@ -243,6 +263,12 @@ fn force(problem: &Problem, prior: &dyn Denoiser, point: &Point, level: f64) -> 
     Ok((force, clean))
 }
 
+/// Chains on which the curvature of the target is measured.
+const PROBED: usize = 8;
+
+/// How often velocities are forgotten at least in the iterations at the final level, in terms of 1/e.
+const FORGETTING: f64 = 10.0;
+
 /// Standard deviations of the mean squared velocity, 1 +- sqrt(2 / pixels) in equilibrium, and the further excess from
 /// which a chain is too hot.
 const HOT: (f64, f64) = (10.0, 0.25);
@@ -278,8 +304,9 @@ fn kick(motion: &mut Motion, steps: &[f64]) -> Result<()> {
 }
 
 /// Exact damping and noise over a whole step: v e^-gh + sqrt(1 - e^-2gh) n.
-fn thermostat(motion: &mut Motion, steps: &[f64], friction: f64, rng: &mut Rng) -> Result<()> {
-    let kept: Vec<f64> = steps.iter().map(|step| (-friction * step).exp()).collect();
+/// A step damps by the factor e^-`least` or more.
+fn thermostat(motion: &mut Motion, steps: &[f64], friction: f64, least: f64, rng: &mut Rng) -> Result<()> {
+    let kept: Vec<f64> = steps.iter().map(|step| (-(friction * step).max(least)).exp()).collect();
     let fresh = kept.iter().map(|kept| (1.0 - kept * kept).sqrt()).collect();
     let noise = rng.normals(motion.velocity.dims(), &compute_of(&motion.velocity))?;
     let old = motion.velocity.broadcast_mul(&per_chain(kept, &noise)?)?;
@@ -308,7 +335,8 @@ impl Solver for Langevin {
         kick(&mut motion, &pace.steps)?;
         let first = self.drift(problem, &mut motion, &pace, rng)?;
         let friction = self.settings.friction / prior.data_std().hypot(level);
-        thermostat(&mut motion, &pace.steps, friction, rng)?;
+        let least = FORGETTING / self.settings.iterations as f64;
+        thermostat(&mut motion, &pace.steps, friction, least, rng)?;
         let second = self.drift(problem, &mut motion, &pace, rng)?;
         if !singular {
             motion.point = Point::new(motion.point.position, &mut likelihood(problem))?;

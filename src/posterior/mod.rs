@@ -1,6 +1,7 @@
 //! The posterior engine: solvers, the one loop that runs them, and the checks of their output.
 
 pub mod alignment;
+mod arrangement;
 pub mod beds;
 mod catalogue;
 pub mod chains;

@@ -33,6 +33,18 @@ pub(crate) fn systematic_some(log_weights: &[f64], count: usize, offset: f64) ->
     chosen
 }
 
+/// [`systematic_some`] of weights in an order of which neighbours are alike (see [`super::arrangement`]): every part of the order
+/// gets its share but for one, where a random order leaves the scatter of independent draws.
+pub(crate) fn systematic_along(
+    order: &[usize],
+    log_weights: &[f64],
+    count: usize,
+    offset: f64,
+) -> Vec<usize> {
+    let ordered: Vec<f64> = order.iter().map(|&i| log_weights[i]).collect();
+    systematic_some(&ordered, count, offset).into_iter().map(|place| order[place]).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

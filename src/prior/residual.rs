@@ -7,13 +7,14 @@ use crate::{
     compute::Compute,
     prior::{Denoiser, Trainable},
     rng::Rng,
+    tensor::conv::conv2d,
 };
 
 /// Width of the dense network and its number of hidden layers.
 const DENSE: (usize, usize) = (96, 2);
 /// Channels of the convolutional network and its number of hidden layers.
 const CONVOLUTION: (usize, usize) = (16, 2);
-/// Images with more pixels than this get the convolutional network.
+/// Images with more pixels than this get the convolutional network, unless they are one row: those have no neighbourhoods.
 const LARGEST_DENSE: usize = 64;
 
 /// D(x_s, s) = exact(x_s, s) + c_out network(c_in x_s, ln s / c), with the scalings c_in = 1 / sqrt(s^2 + c^2) and
@@ -71,6 +72,9 @@ impl<P: Denoiser> Residual<P> {
         let mut inputs = vec![flat(scaled)?, level];
         inputs.extend(known.map(flat).transpose()?);
         let mut hidden = Tensor::cat(&inputs, 1)?;
+        if !dense {
+            hidden = hidden.permute((0, 2, 3, 1))?;
+        }
         for (index, (weight, bias)) in self.layers.iter().enumerate() {
             if index > 0 {
                 hidden = hidden.silu()?;
@@ -78,10 +82,10 @@ impl<P: Denoiser> Residual<P> {
             hidden = if dense {
                 hidden.matmul(&weight.t()?)?.broadcast_add(bias)?
             } else {
-                hidden.conv2d(weight, 1, 1, 1, 1)?.broadcast_add(&bias.reshape((1, (), 1, 1))?)?
+                conv2d(&hidden, weight, Some(bias))?
             };
         }
-        Ok(hidden.reshape(scaled.dims())?)
+        Ok(if dense { hidden.reshape(scaled.dims())? } else { hidden.permute((0, 3, 1, 2))?.contiguous()? })
     }
 
     fn clean(&self, noisy: &Tensor, noise_level: &Tensor, known: Option<&Tensor>) -> Result<Tensor> {
@@ -107,7 +111,8 @@ fn layer_sizes(channels: usize, known: usize, (width, hidden): (usize, usize)) -
 }
 
 fn is_dense(denoiser: &dyn Denoiser) -> bool {
-    denoiser.shape().iter().product::<usize>() <= LARGEST_DENSE
+    let [z, y, x] = denoiser.shape();
+    z * y == 1 || z * y * x <= LARGEST_DENSE
 }
 
 impl<P: Denoiser> Denoiser for Residual<P> {

@@ -215,3 +215,18 @@ fn langevin_draws_what_the_denoised_mean_leaves_out() {
     let [mean, drawn] = [spread(1), spread(5)];
     assert!(mean < 0.9 && (0.95..1.05).contains(&drawn), "{mean} {drawn}");
 }
+
+/// At a level far below all that prior and data resolve, steps are as long as the posterior allows, not as the level does: images
+/// that all lie on the data spread out within 200 steps.
+#[test]
+fn langevin_without_annealing_takes_the_steps_of_the_posterior() {
+    let rng = Rng::new(3);
+    let case = case(Instrument::Blur(1.0), 0.3, &mut rng.stream("case", 0));
+    let start = case.data.reshape((1, 1, SIDE, SIDE)).unwrap().repeat((16, 1, 1, 1)).unwrap();
+    let settings =
+        LangevinSettings { anneal: 0, iterations: 200, draws: 1, level: 0.01, ..Default::default() };
+    let found = run(&mut Langevin::new(settings, start).unwrap(), &case, &rng);
+    println!("{found:?}");
+    assert!((0.93..1.07).contains(&found.observed), "{found:?}");
+    assert!((0.93..1.07).contains(&found.unobserved), "{found:?}");
+}

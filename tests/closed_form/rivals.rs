@@ -198,10 +198,17 @@ fn solvers_refuse_by_the_name_of_what_is_missing() {
             "afdps_ode",
             "fk_corrector",
             "eps",
+            "blind_dps",
         ];
         match settings.build(&problem, bed.prior.as_ref(), &rng, &compute) {
             Ok(_) => assert!(!linear.contains(&name), "{name} should refuse"),
-            Err(error) => assert!(error.to_string().contains("a linear forward model"), "{name}: {error}"),
+            Err(error) => {
+                let missing = match name {
+                    "blind_dps" => "unknown parameters",
+                    _ => "a linear forward model",
+                };
+                assert!(error.to_string().contains(missing), "{name}: {error}");
+            }
         }
     }
 }

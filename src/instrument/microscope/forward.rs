@@ -7,7 +7,7 @@ use crate::{
     Error, Result,
     compute::Compute,
     grid::Grid,
-    instrument::{Forward, Linearity},
+    instrument::{Blind, Forward, Linearity, blind::blurred},
 };
 
 /// lambda = q M R (h * x) + b: objects `[B, Z, Y, X]` to expected photo-electrons `[B, M]`.
@@ -21,6 +21,10 @@ pub struct Widefield {
     flat_field: Option<Tensor>,
     background: Tensor,
 }
+
+/// Standard deviation of the blur by which a point-spread function is wider than described: its median, object voxels, and the
+/// standard deviation of its logarithm.
+const EXCESS: (f64, f64) = (0.5, 0.7);
 
 /// What a camera pixel sees besides the object.
 #[derive(Debug, Clone, Default)]
@@ -111,6 +115,22 @@ impl Forward for Widefield {
 
     fn is_positive(&self) -> bool {
         true
+    }
+
+    fn blind(&self) -> Option<&dyn Blind> {
+        Some(self)
+    }
+}
+
+/// The point-spread function is wider than described by a Gaussian of unknown width: aberrations that nobody measured.
+impl Blind for Widefield {
+    fn parameters(&self) -> usize {
+        1
+    }
+
+    fn apply_with(&self, image: &Tensor, parameters: &Tensor) -> Result<Tensor> {
+        let widths = ((parameters.squeeze(1)? * EXCESS.1)?.exp()? * EXCESS.0)?;
+        self.apply(&blurred(image, &widths)?)
     }
 }
 

@@ -11,6 +11,7 @@ pub mod observation;
 pub mod problem;
 pub mod products;
 pub mod replica;
+pub mod stations;
 pub mod statistics;
 
 pub use observation::{Observation, Station, Visibility};

@@ -11,6 +11,7 @@ use super::{
         Amplitude, Centroid, ClosurePhase, ComplexVisibility, Known, LogClosureAmplitude, Product, TotalFlux,
         Visibilities, short_spacings,
     },
+    stations::Stations,
 };
 use crate::{
     Error, Result,
@@ -288,8 +289,9 @@ pub fn problem(
     let fitted = settings.fitted(observation)?;
     let mut uv: Vec<_> = fitted.visibilities.iter().map(|row| [row.u, row.v]).collect();
     uv.extend(short_spacings(settings.fov.0));
+    let fourier = Fourier::new(&settings.grid()?, &uv, settings.pulse, compute)?;
     Ok(Problem {
-        forward: Box::new(Fourier::new(&settings.grid()?, &uv, settings.pulse, compute)?),
+        forward: Box::new(fourier.behind(Stations::new(&fitted, compute)?)),
         likelihoods: likelihoods(observation, settings)?,
         scaling: Scaling { unit: flux.value * prior.unit, dark: prior.dark },
     })

@@ -14,7 +14,7 @@ use crate::{
     grid::Grid,
     instrument::{
         Problem,
-        exact::{Filter, Normal},
+        exact::{Blur, Filter, Normal},
     },
     prior::{Scaling, gaussian::Gaussian},
     rng::Rng,
@@ -27,6 +27,8 @@ const DRAWS: usize = 64;
 const SIGMA: f64 = 0.3;
 /// Standard deviation of the blur, pixels.
 const BLUR: f64 = 1.0;
+/// Median of the blur's width a priori over the true one, and the spread of its logarithm, for solvers that do not know it.
+const DOUBT: (f64, f64) = (1.5, 0.4);
 /// Highest frequency that is seen, cycles per pixel, and the fraction of modes that are seen below it.
 const SEEN: (f64, f64) = (0.35, 0.73);
 
@@ -35,7 +37,8 @@ const SEEN: (f64, f64) = (0.35, 0.73);
 /// # Errors
 /// Those of the tensor library.
 pub(super) fn psf(side: usize, rng: &Rng, compute: &Compute) -> Result<Parts> {
-    parts(side, blur(side), rng, compute)
+    let (prior, problem, exact, draws) = parts(side, blur(side), rng, compute)?;
+    Ok((prior, doubtful(problem, side)?, exact, draws))
 }
 
 /// A field of which a random set of low Fourier modes is seen, as an interferometer does.
@@ -49,6 +52,16 @@ pub(super) fn vlbi(side: usize, rng: &Rng, compute: &Compute) -> Result<Parts> {
 /// Gains of a Gaussian blur.
 pub(super) fn blur(side: usize) -> Vec<f64> {
     transfer(side, |f| (-2.0 * (PI * f * BLUR).powi(2)).exp())
+}
+
+/// The same problem for those who know the blur; others take it for one of a median width half as large again.
+///
+/// # Errors
+/// No pixels.
+pub(super) fn doubtful(problem: Problem, side: usize) -> Result<Problem> {
+    let known = Filter { grid: Grid::sky(side, 1e-9)?, gains: blur(side) };
+    let forward = Blur { known, width: DOUBT.0 * BLUR, spread: DOUBT.1 };
+    Ok(Problem { forward: Box::new(forward), ..problem })
 }
 
 /// Gains of a random set of low modes: 1 where seen.

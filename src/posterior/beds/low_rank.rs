@@ -8,7 +8,7 @@ use nalgebra::{Cholesky, DMatrix, DVector};
 use super::{
     Parts,
     exact::{Component, Covariance, LinearPosterior},
-    field::{blur, filtered, mask, transfer},
+    field::{blur, doubtful, filtered, mask, transfer},
 };
 use crate::{
     Error, Result,
@@ -36,7 +36,8 @@ const SIGMA: f64 = 2.5;
 /// # Errors
 /// Those of the tensor library.
 pub(super) fn psf(rng: &Rng, compute: &Compute) -> Result<Parts> {
-    parts(blur(SIDE), rng, compute)
+    let (prior, problem, exact, draws) = parts(blur(SIDE), rng, compute)?;
+    Ok((prior, doubtful(problem, SIDE)?, exact, draws))
 }
 
 /// Such images of which a random set of low Fourier modes is seen.

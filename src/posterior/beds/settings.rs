@@ -9,7 +9,7 @@ use crate::posterior::{
 const LEVEL: f64 = 0.01;
 
 /// Draws of the prior for each particle.
-const CANDIDATES: usize = 16;
+const CANDIDATES: usize = 32;
 
 /// Learning rate of generators.
 const GENERATOR: f64 = 3e-3;
@@ -17,7 +17,7 @@ const GENERATOR: f64 = 3e-3;
 /// The solver `name` with the settings that all beds share; none if there is no such solver.
 ///
 /// Rivals keep their defaults. Draws of exact priors cost little, so Principled Posterior Matching chooses its particles
-/// among 16 times as many. Auxiliary denoisers and generators start from an exact prior without weights, so their small network
+/// among 32 times as many. Auxiliary denoisers and generators start from an exact prior without weights, so their small network
 /// learns faster than the copy of a trained prior should, and longer.
 pub fn settings(name: &str) -> Option<SolverSettings> {
     let mut settings = SolverSettings::named(name)?;

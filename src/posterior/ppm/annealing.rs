@@ -1,7 +1,13 @@
 //! The weight of the likelihood while it rises, and the resampling of particles that keeps mode weights right.
 
+use candle_core::Tensor;
+
 use crate::{
-    posterior::resampling::{effective_count, systematic, systematic_some},
+    Result,
+    posterior::{
+        arrangement::alike,
+        resampling::{effective_count, systematic_along},
+    },
     rng::Rng,
 };
 
@@ -29,17 +35,22 @@ impl Annealing {
         Self { first, steps, log_weights: scaled(log_likelihoods, first) }
     }
 
-    /// Rises to 1 within `steps` steps from `count` of the prior draws with these log likelihoods, chosen at the largest
-    /// weight at which so many count. Returns their indices; they are weighted alike.
+    /// Rises to 1 within `steps` steps from `count` of the prior draws `images` with these log likelihoods, chosen at the
+    /// largest weight at which so many count. Returns their indices; they are weighted alike.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
     pub fn choosing(
         log_likelihoods: &[f64],
+        images: &Tensor,
         count: usize,
         steps: usize,
         rng: &mut Rng,
-    ) -> (Self, Vec<usize>) {
+    ) -> Result<(Self, Vec<usize>)> {
         let first = tempered(log_likelihoods, count as f64);
-        let chosen = systematic_some(&scaled(log_likelihoods, first), count, rng.uniform());
-        (Self { first, steps, log_weights: vec![0.0; count] }, chosen)
+        let weights = scaled(log_likelihoods, first);
+        let chosen = systematic_along(&alike(images)?, &weights, count, rng.uniform());
+        Ok((Self { first, steps, log_weights: vec![0.0; count] }, chosen))
     }
 
     /// Continues with known values.
@@ -58,9 +69,18 @@ impl Annealing {
         self.first.powf(remaining)
     }
 
-    /// Moves on to `step`: particles with these log likelihoods gain weight by the rise of the likelihood. Returns the
-    /// indices of the particles that take the places of all, or none while enough of them count.
-    pub fn advance(&mut self, step: usize, log_likelihoods: &[f64], rng: &mut Rng) -> Option<Vec<usize>> {
+    /// Moves on to `step`: the particles `images` with these log likelihoods gain weight by the rise of the likelihood. Returns
+    /// the indices of the particles that take the places of all, or none while enough of them count.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn advance(
+        &mut self,
+        step: usize,
+        log_likelihoods: &[f64],
+        images: &Tensor,
+        rng: &mut Rng,
+    ) -> Result<Option<Vec<usize>>> {
         if step > 0 {
             let rise = self.weight(step) - self.weight(step - 1);
             self.log_weights.iter_mut().zip(log_likelihoods).for_each(|(w, l)| *w += rise * l);
@@ -70,11 +90,11 @@ impl Annealing {
         let uniform = counting > (1.0 - 1e-9) * count as f64;
         let last = step == self.steps && !uniform;
         if counting > EFFECTIVE_SHARE * count as f64 && !last {
-            return None;
+            return Ok(None);
         }
-        let chosen = systematic(&self.log_weights, rng.uniform());
+        let chosen = systematic_along(&alike(images)?, &self.log_weights, count, rng.uniform());
         self.log_weights = vec![0.0; count];
-        Some(chosen)
+        Ok(Some(chosen))
     }
 }
 
@@ -99,6 +119,13 @@ fn scaled(values: &[f64], factor: f64) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compute::Compute;
+
+    /// Images of one pixel, in the order of their values.
+    fn row(count: usize) -> Tensor {
+        let values = (0..count).map(|i| i as f64).collect();
+        Compute::cpu_f64().tensor(values, &[count, 1, 1, 1]).unwrap()
+    }
 
     #[test]
     fn likelihood_rises_from_half_the_particles_counting_to_full() {
@@ -115,7 +142,8 @@ mod tests {
     fn chosen_draws_have_the_weights_of_the_likelihood() {
         let log_likelihoods: Vec<f64> =
             (0..800).map(|i| if i < 400 { 0.0 } else { -(3.0f64.ln()) }).collect();
-        let (annealing, chosen) = Annealing::choosing(&log_likelihoods, 100, 10, &mut Rng::new(1));
+        let (annealing, chosen) =
+            Annealing::choosing(&log_likelihoods, &row(800), 100, 10, &mut Rng::new(1)).unwrap();
         let share = chosen.iter().filter(|i| **i < 400).count();
         assert_eq!((annealing.first(), chosen.len()), (1.0, 100));
         assert!((74..=76).contains(&share), "{share}");
@@ -126,7 +154,7 @@ mod tests {
         let mut annealing = Annealing::new(&[0.0, -1.0, -3.0, -9.0], 2);
         let mut rng = Rng::new(1);
         for step in 0..3 {
-            annealing.advance(step, &[0.0, -1.0, -3.0, -9.0], &mut rng);
+            annealing.advance(step, &[0.0, -1.0, -3.0, -9.0], &row(4), &mut rng).unwrap();
         }
         assert_eq!(annealing.log_weights, [0.0; 4]);
     }

@@ -27,8 +27,8 @@ pub struct PpmSettings {
     pub learning_rate: f64,
     /// Noise levels per particle and step; each is used with +n and -n.
     pub noise_levels: usize,
-    /// While the likelihood rises, particles are resampled by their weight if there are at least so many. Fewer
-    /// cannot hold the weights of modes, and would lose more diversity than they gain.
+    /// While the likelihood rises, particles are resampled by their weight if they and their candidates are at least so
+    /// many. Fewer cannot hold the weights of modes, and would lose more diversity than they gain.
     pub resample_from: usize,
     /// How the denoisers of q and of the prior are compared.
     pub distance: Distance,

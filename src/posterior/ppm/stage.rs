@@ -78,7 +78,7 @@ impl Ppm {
         let annealing = if total == count {
             Annealing::new(&values, steps)
         } else {
-            let (annealing, chosen) = Annealing::choosing(&values, count, steps, rng);
+            let (annealing, chosen) = Annealing::choosing(&values, &images, count, steps, rng)?;
             images = images.index_select(&restart::index(&chosen, &images)?, 0)?;
             annealing
         };
@@ -132,8 +132,8 @@ impl Solver for Ppm {
         let mut drawn = self.family.draw(rng)?;
         let (mut values, mut slope) = problem.log_likelihood_and_gradient(&drawn.images.detach())?;
         if self.family.has_members()
-            && self.settings.particles >= self.settings.resample_from
-            && let Some(chosen) = annealing.advance(index, &to_host(&values)?, rng)
+            && self.settings.particles * self.settings.candidates >= self.settings.resample_from
+            && let Some(chosen) = annealing.advance(index, &to_host(&values)?, &drawn.images.detach(), rng)?
         {
             self.resample(&chosen)?;
             drawn = self.family.draw(rng)?;

@@ -116,6 +116,14 @@ pub trait Transition: Send {
         rng: &mut Rng,
     ) -> Result<()>;
 
+    /// What the rule has to report after a step besides the fit of the images.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    fn metrics(&self) -> Result<Vec<(&'static str, f64)>> {
+        Ok(Vec::new())
+    }
+
     /// What the rule remembers from level to level, for a checkpoint.
     ///
     /// # Errors
@@ -228,7 +236,8 @@ impl<T: Transition> Solver for Diffusion<T> {
         }
         let values = to_host(&problem.log_likelihood(&self.ensemble.x)?)?;
         let mean = values.iter().sum::<f64>() / values.len() as f64;
-        let metrics = vec![("level", to), ("log_likelihood", mean), ("effective_size", size)];
+        let mut metrics = vec![("level", to), ("log_likelihood", mean), ("effective_size", size)];
+        metrics.extend(self.transition.metrics()?);
         Ok(Step { stage: T::NAME, metrics })
     }
 

@@ -4,6 +4,7 @@
 //! variance-preserving diffusions is rescaled, which leaves the continuous process as it is.
 
 pub mod afdps;
+pub mod blind_dps;
 pub mod daps;
 pub mod davi;
 pub mod ddip;

@@ -15,7 +15,7 @@ use crate::{
     Error, Result,
     compute::Compute,
     grid::Grid,
-    instrument::{Forward, Linearity},
+    instrument::{Blind, Forward, Linearity, vlbi::stations::Stations},
     tensor::Real,
 };
 
@@ -76,6 +76,8 @@ pub fn visibilities(pixels: &[f64], grid: &Grid, pulse: Pulse, uv: &[[f64; 2]]) 
 pub struct Fourier {
     grid: Grid,
     plan: Arc<Plan>,
+    /// Behind whose gains the first of the points are seen.
+    stations: Option<Stations>,
 }
 
 impl Fourier {
@@ -87,7 +89,12 @@ impl Fourier {
         if uv.is_empty() || grid.is_empty() {
             return Err(Error::config("data", "no visibilities to model"));
         }
-        Ok(Self { grid: *grid, plan: Arc::new(Plan::new(grid, uv, pulse, compute)?) })
+        Ok(Self { grid: *grid, plan: Arc::new(Plan::new(grid, uv, pulse, compute)?), stations: None })
+    }
+
+    /// The same for solvers that find the gains of the stations too.
+    pub fn behind(self, stations: Stations) -> Self {
+        Self { stations: Some(stations), ..self }
     }
 }
 
@@ -117,6 +124,24 @@ impl Forward for Fourier {
 
     fn linearity(&self) -> Linearity {
         Linearity::Affine
+    }
+
+    fn blind(&self) -> Option<&dyn Blind> {
+        self.stations.is_some().then_some(self as &dyn Blind)
+    }
+}
+
+impl Blind for Fourier {
+    fn parameters(&self) -> usize {
+        self.stations.as_ref().map_or(0, Stations::parameters)
+    }
+
+    fn apply_with(&self, image: &Tensor, parameters: &Tensor) -> Result<Tensor> {
+        let visibilities = self.apply(image)?;
+        match &self.stations {
+            Some(stations) => stations.apply(&visibilities, parameters),
+            None => Ok(visibilities),
+        }
     }
 }
 
@@ -183,7 +208,7 @@ mod tests {
     }
 
     fn planned(grid: &Grid, plan: Result<Plan>) -> Fourier {
-        Fourier { grid: *grid, plan: Arc::new(plan.unwrap()) }
+        Fourier { grid: *grid, plan: Arc::new(plan.unwrap()), stations: None }
     }
 
     /// The definition, term by term.
