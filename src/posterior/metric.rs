@@ -20,6 +20,7 @@ use crate::{
     instrument::Information,
     rng::Rng,
     tensor::{compute_of, fft3::RealFft3},
+    transfer::Transfer,
 };
 
 /// Ratio of neighbouring strengths.
@@ -163,8 +164,8 @@ impl<T: FftNum> Layer<T> {
 
 /// Fourier transforms work in host memory, so images of another device travel.
 fn on_host(x: &Tensor, operation: &impl CustomOp1) -> Result<Tensor> {
-    let host = x.to_device(&Device::Cpu)?.contiguous()?;
-    Ok(host.apply_op1_no_bwd(operation)?.to_device(x.device())?)
+    let host = x.transfer(&Device::Cpu)?.contiguous()?;
+    Ok(host.apply_op1_no_bwd(operation)?.transfer(x.device())?)
 }
 
 /// What `each` makes of all images of a contiguous batch.

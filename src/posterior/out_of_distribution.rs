@@ -13,6 +13,7 @@ use crate::{
     prior::{Denoiser, draw, reverse::denoised},
     rng::Rng,
     tensor::to_host,
+    transfer::send,
 };
 
 /// Noise levels in standard deviations of the prior's images.
@@ -53,7 +54,7 @@ impl OutOfDistribution {
         let kept = SAMPLES.min(samples.dim(0)?);
         let index: Vec<u32> =
             (0..kept).map(|i| ((2 * i + 1) * samples.dim(0).unwrap_or(0) / (2 * kept)) as u32).collect();
-        let index = Tensor::new(index, samples.device())?;
+        let index = send(index, samples.device())?;
         let samples = samples.index_select(&index, 0)?.to_dtype(compute.dtype)?;
         let mut found = Self::default();
         for (number, level) in LEVELS.into_iter().enumerate() {

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 use rayon::prelude::*;
 use rustfft::{Fft, FftNum, FftPlanner, num_complex::Complex};
 
-use crate::{Error, Result};
+use crate::{Error, Result, transfer::Transfer};
 
 /// Planned orthonormal transform of one image: X_k = (1/sqrt(YX)) sum_n x_n exp(-2 pi i k.n / (Y, X)).
 pub struct Fft2<T: FftNum> {
@@ -109,7 +109,7 @@ fn is_even(transfer: &[f64], [rows, columns]: [usize; 2]) -> bool {
 
 /// rustfft works in host memory, so images of another device travel.
 fn apply_on_host(x: &Tensor, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
-    Ok(x.to_device(&Device::Cpu)?.contiguous()?.apply_op1(op)?.to_device(x.device())?)
+    Ok(x.transfer(&Device::Cpu)?.contiguous()?.apply_op1(op)?.transfer(x.device())?)
 }
 
 /// Runs `each(plan, input image, index) -> output` over the images of a batch and joins the outputs.

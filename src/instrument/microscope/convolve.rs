@@ -9,6 +9,7 @@ use super::{Domain, Psf};
 use crate::{
     Error, Result,
     tensor::fft3::{RealFft3, smooth_length},
+    transfer::Transfer,
 };
 
 /// y = M R (h * x): images `[B, Z, Y, X]` of the object to light per camera pixel `[B, Z, y, x]`, in double or single
@@ -58,9 +59,9 @@ impl Convolution {
             let expected = vec![batch, z, y, x];
             return Err(Error::Shape { what: "object", expected, found: object.dims().to_vec() });
         }
-        let host = object.to_device(&Device::Cpu)?.contiguous()?;
+        let host = object.transfer(&Device::Cpu)?.contiguous()?;
         let operation = Operation { convolution: self.clone(), adjoint: false };
-        Ok(host.apply_op1(operation)?.to_device(object.device())?)
+        Ok(host.apply_op1(operation)?.transfer(object.device())?)
     }
 }
 
