@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::{Error, Result};
+use crate::{Error, Result, transfer::Transfer};
 
 /// Device and floating-point type of every tensor of a run.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ impl Compute {
     /// # Errors
     /// A shape that does not hold `values`.
     pub fn tensor(&self, values: Vec<f64>, shape: &[usize]) -> Result<Tensor> {
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)?)
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?.transfer(&self.device)?)
     }
 }
 

@@ -4,6 +4,8 @@
 //! look like; a [`posterior::Solver`] draws images that agree with both. `docs/conventions.md` fixes signs,
 //! axes and units, `docs/methods.md` numbers the equations that the code cites.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 pub mod calibration;
 pub mod cli;
 pub mod compute;
@@ -23,6 +25,7 @@ pub mod quantile;
 pub mod reconstruction;
 pub mod rng;
 pub mod tensor;
+pub mod transfer;
 pub mod units;
 
 pub use error::{Error, Result};

@@ -11,6 +11,7 @@ use crate::{
     Result,
     compute::Compute,
     tensor::{Real, unwritten},
+    transfer::Transfer,
 };
 
 /// So many numbers are drawn one after the other; more of them in parts, each from its own stream, on all threads.
@@ -81,7 +82,7 @@ impl Rng {
             DType::F32 => Tensor::from_vec(parts.drawn::<f32>(count), shape, &Device::Cpu)?,
             dtype => Tensor::from_vec(parts.drawn::<f64>(count), shape, &Device::Cpu)?.to_dtype(dtype)?,
         };
-        Ok(values.to_device(&compute.device)?)
+        Ok(values.transfer(&compute.device)?)
     }
 
     /// `count` draws of N(0, 1), each part of them from its own stream.

@@ -1,6 +1,6 @@
 //! Times one pass of the network: `worker FOLDER OP BATCH BASE THREADS` obeys lines on standard input, and
 //! `worker FOLDER write` writes the weights that it shares with PyTorch. See against.py.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::{
     collections::HashMap,

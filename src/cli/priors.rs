@@ -22,6 +22,7 @@ use crate::{
         unet::Architecture,
     },
     rng::Rng,
+    transfer::Transfer,
     units::{self, Dimension},
 };
 
@@ -233,7 +234,7 @@ fn sample(prior: &Prior, count: usize, seed: u64, fov: &str, compute: &Compute) 
     let network = prior.network(compute)?;
     let mut rng = Rng::new(seed).stream("prior samples", 0);
     let drawn = prior.scaling().to_image(&draw::draws(network.as_ref(), count, STEPS, &mut rng, compute)?)?;
-    let values = drawn.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let values = drawn.to_dtype(candle_core::DType::F32)?.flatten_all()?.read_list::<f32>()?;
     let pixels = prior.card.architecture.pixels();
     let samples = Array4::from_shape_vec((count, 1, pixels, pixels), values).map_err(|_| Error::Shape {
         what: "prior samples",

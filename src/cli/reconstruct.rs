@@ -144,7 +144,9 @@ impl Reconstruct {
         let first = is_first(ensemble);
         let parts = reconstruction::split(settings)?;
         if self.dry_run {
-            describe(parts)?;
+            if first {
+                describe(parts)?;
+            }
             return Ok(true);
         }
         if first {

@@ -10,7 +10,7 @@ use std::{cell::RefCell, ops::Range, sync::Arc};
 
 use candle_core::{DType, Device, Tensor, Var, backprop::GradStore};
 
-use crate::Result;
+use crate::{Result, transfer::Transfer};
 
 /// How processes talk. All of them make the same calls in the same order.
 pub trait Ensemble: Send + Sync {
@@ -121,7 +121,7 @@ pub(crate) fn gather(own: &Tensor) -> Result<Tensor> {
     let each = values.len() / shape[0];
     let all = ensemble.gather(&values)?;
     shape[0] = all.len() / each;
-    Ok(Tensor::from_vec(all, shape, &Device::Cpu)?.to_dtype(own.dtype())?.to_device(own.device())?)
+    Ok(Tensor::from_vec(all, shape, &Device::Cpu)?.to_dtype(own.dtype())?.transfer(own.device())?)
 }
 
 /// Replaces `values` by their sums over all processes.
@@ -150,7 +150,7 @@ pub(crate) fn sum_gradients(gradients: &mut GradStore, variables: &[(String, Var
     for (_, variable) in variables {
         let (own, others) = rest.split_at(variable.elem_count());
         let gradient = Tensor::from_slice(own, variable.shape(), &Device::Cpu)?;
-        let gradient = gradient.to_dtype(variable.dtype())?.to_device(variable.device())?;
+        let gradient = gradient.to_dtype(variable.dtype())?.transfer(variable.device())?;
         gradients.insert(variable.as_tensor(), gradient);
         rest = others;
     }
@@ -158,5 +158,5 @@ pub(crate) fn sum_gradients(gradients: &mut GradStore, variables: &[(String, Var
 }
 
 fn host(tensor: &Tensor) -> Result<Vec<f64>> {
-    Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+    Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.read_list()?)
 }

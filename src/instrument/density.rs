@@ -6,7 +6,12 @@ use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, b
 use rayon::prelude::*;
 
 use super::{Likelihood, Measured, Position};
-use crate::{Error, Result, rng::Rng, tensor::compute_of};
+use crate::{
+    Error, Result,
+    rng::Rng,
+    tensor::{compute_of, to_host},
+    transfer::Transfer,
+};
 
 /// The density of one data product given what the forward model predicts for one image.
 pub trait Density: Send + Sync + 'static {
@@ -73,24 +78,30 @@ impl<D: Density> Data<D> {
         Self { density: Arc::new(density) }
     }
 
-    /// A prediction `[B, ..]` in f64 on the host.
-    fn host(&self, predicted: &Tensor) -> Result<Tensor> {
+    /// Refuses a prediction of another shape than `[B, ..]`.
+    fn check(&self, predicted: &Tensor) -> Result<()> {
         let shape = self.density.prediction();
         if predicted.rank() != shape.len() + 1 || predicted.dims()[1..] != shape {
             let expected = [vec![0], shape].concat();
             return Err(Error::Shape { what: "predicted data", expected, found: predicted.dims().to_vec() });
         }
-        Ok(predicted.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.contiguous()?)
+        Ok(())
+    }
+
+    /// A prediction `[B, ..]` as a flat list.
+    fn host(&self, predicted: &Tensor) -> Result<Vec<f64>> {
+        self.check(predicted)?;
+        to_host(predicted)
     }
 
     /// What `each` makes of every image's prediction, one row per image, as a tensor like `predicted`.
     fn rows(&self, predicted: &Tensor, each: impl FnMut(&[f64]) -> Vec<f64>) -> Result<Tensor> {
-        let values = self.host(predicted)?.flatten_all()?.to_vec1::<f64>()?;
+        let values = self.host(predicted)?;
         let size = self.density.prediction().iter().product();
         let rows: Vec<Vec<f64>> = values.chunks_exact(size).map(each).collect();
         let shape = (rows.len(), rows.first().map_or(0, Vec::len));
         let tensor = Tensor::from_vec(rows.concat(), shape, &Device::Cpu)?;
-        Ok(tensor.to_dtype(predicted.dtype())?.to_device(predicted.device())?)
+        Ok(tensor.to_dtype(predicted.dtype())?.transfer(predicted.device())?)
     }
 }
 
@@ -105,12 +116,14 @@ impl<D: Density> Likelihood for Data<D> {
 
     fn log_prob(&self, predicted: &Tensor) -> Result<Tensor> {
         let op = LogProb { density: self.density.clone(), gradient: OnceLock::new() };
-        let value = self.host(predicted)?.apply_op1(op)?;
-        Ok(value.to_dtype(predicted.dtype())?.to_device(predicted.device())?)
+        self.check(predicted)?;
+        let host = predicted.transfer(&Device::Cpu)?.to_dtype(DType::F64)?.contiguous()?;
+        let value = host.apply_op1(op)?;
+        Ok(value.to_dtype(predicted.dtype())?.transfer(predicted.device())?)
     }
 
     fn log_prob_and_gradient(&self, predicted: &Tensor) -> Result<(Tensor, Tensor)> {
-        let (values, gradient) = evaluate(&*self.density, &self.host(predicted)?.flatten_all()?.to_vec1()?);
+        let (values, gradient) = evaluate(&*self.density, &self.host(predicted)?);
         let compute = compute_of(predicted);
         let count = values.len();
         Ok((compute.tensor(values, &[count])?, compute.tensor(gradient, predicted.dims())?))
@@ -130,11 +143,11 @@ impl<D: Density> Likelihood for Data<D> {
 
     fn redrawn(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Option<Box<dyn Likelihood>>> {
         let values = self.host(predicted)?;
-        if values.dim(0)? != 1 {
+        if predicted.dim(0)? != 1 {
             let expected = [vec![1], self.density.prediction()].concat();
-            return Err(Error::Shape { what: "predicted data", expected, found: values.dims().to_vec() });
+            return Err(Error::Shape { what: "predicted data", expected, found: predicted.dims().to_vec() });
         }
-        let drawn = self.density.draw(&values.flatten_all()?.to_vec1::<f64>()?, rng);
+        let drawn = self.density.draw(&values, rng);
         let redrawn = self.density.with_data(drawn);
         Ok(redrawn.map(|density| Box::new(Self::new(density)) as Box<dyn Likelihood>))
     }
@@ -148,7 +161,7 @@ impl<D: Density> Likelihood for Data<D> {
     }
 
     fn information(&self, predicted: &Tensor) -> Result<Option<Tensor>> {
-        let values = self.host(predicted)?.flatten_all()?.to_vec1::<f64>()?;
+        let values = self.host(predicted)?;
         let size = self.density.prediction().iter().product();
         let rows: Option<Vec<_>> =
             values.chunks_exact(size).map(|row| self.density.information(row)).collect();

@@ -10,6 +10,7 @@ use crate::{
     prior::Scaling,
     rng::Rng,
     tensor::{compute_of, fft::circular_convolve},
+    transfer::Transfer,
 };
 
 /// Predicted data F x for a matrix F.
@@ -139,7 +140,7 @@ impl Likelihood for Normal {
     }
 
     fn measured(&self) -> Option<Measured> {
-        let values = self.data.to_dtype(DType::F64).ok()?.flatten_all().ok()?.to_vec1::<f64>().ok()?;
+        let values = self.data.to_dtype(DType::F64).ok()?.flatten_all().ok()?.read_list::<f64>().ok()?;
         Some(Measured { sigmas: vec![self.sigma; values.len()], values })
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     Error, Result,
     compute::Compute,
     tensor::{compute_of, fft::fourier_modes, to_host},
+    transfer::{Transfer, send},
 };
 
 /// How a forward model depends on the image.
@@ -83,7 +84,7 @@ impl Linear {
         match &self.basis {
             Basis::Dense(_) => Ok(None),
             Basis::Hartley(kept) => {
-                Ok(Some(kept.to_vec1::<u32>()?.into_iter().map(|index| index as usize).collect()))
+                Ok(Some(kept.read_list::<u32>()?.into_iter().map(|index| index as usize).collect()))
             }
         }
     }
@@ -185,10 +186,7 @@ impl Linear {
         Ok(Self {
             data: kept.iter().map(|i| residual[*i] / gain(i)).collect(),
             sigma: kept.iter().map(|i| noise / gain(i).abs()).collect(),
-            basis: Basis::Hartley(Tensor::new(
-                kept.iter().map(|&i| i as u32).collect::<Vec<_>>(),
-                &compute.device,
-            )?),
+            basis: Basis::Hartley(send(kept.iter().map(|&i| i as u32).collect::<Vec<_>>(), &compute.device)?),
         })
     }
 }

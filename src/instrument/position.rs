@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::{Result, rng::Rng};
+use crate::{Result, rng::Rng, transfer::Transfer};
 
 /// Where images of such a source are put: their centroid is Gaussian along each axis.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,8 +23,12 @@ impl Position {
         let (batch, _, rows, columns) = images.dims4()?;
         let mut moved = Vec::with_capacity(batch);
         for index in 0..batch {
-            let light: Vec<f32> =
-                brightness.get(index)?.sum(0)?.flatten_all()?.to_dtype(candle_core::DType::F32)?.to_vec1()?;
+            let light: Vec<f32> = brightness
+                .get(index)?
+                .sum(0)?
+                .flatten_all()?
+                .to_dtype(candle_core::DType::F32)?
+                .read_list()?;
             let at = centroid(&light, columns);
             let target = [rows, columns].map(|side| (side as f64 - 1.0) / 2.0);
             let shift = [0, 1].map(|axis| {

@@ -3,7 +3,9 @@
 use candle_core::{DType, Tensor};
 use ndarray::Array3;
 
-use crate::{Error, Result, compute::Compute, instrument::Forward, tensor::value_and_gradient};
+use crate::{
+    Error, Result, compute::Compute, instrument::Forward, tensor::value_and_gradient, transfer::Transfer,
+};
 
 /// Iterations of the deconvolution that is shown beside the posterior, gives the prior its scale, and is what chains start near:
 /// more would fit the noise.
@@ -35,17 +37,17 @@ pub fn richardson_lucy(
     };
     let sensitivity = adjoint(&light.ones_like()?)?;
     let floor = |tensor: &Tensor| -> Result<f64> {
-        Ok(LEAST * tensor.flatten_all()?.max(0)?.to_dtype(DType::F64)?.to_scalar::<f64>()?.max(LEAST))
+        Ok(LEAST * tensor.flatten_all()?.max(0)?.to_dtype(DType::F64)?.read_scalar::<f64>()?.max(LEAST))
     };
     let sensitivity = sensitivity.maximum(floor(&sensitivity)?)?;
-    let mean = light.mean_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+    let mean = light.mean_all()?.to_dtype(DType::F64)?.read_scalar::<f64>()?;
     let mut image = (&even * (mean.max(LEAST) * data.len() as f64 / forward.grid().len() as f64))?;
     for _ in 0..iterations {
         let predicted = (forward.apply(&image)? - &background)?;
         let ratio = light.div(&predicted.maximum(floor(&predicted)?)?)?;
         image = ((image * adjoint(&ratio)?)? / &sensitivity)?.detach();
     }
-    let values = image.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+    let values = image.to_dtype(DType::F32)?.flatten_all()?.read_list()?;
     Array3::from_shape_vec([z, y, x], values).map_err(|e| Error::config("deconvolution", e.to_string()))
 }
 

@@ -4,9 +4,9 @@
 //! Whiteley 2019, "Negative association, ordering and convergence of resampling methods"). They order along a Hilbert curve, which
 //! says little in many dimensions; here groups are halved at the median along their direction of largest variance, again and again.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
-use crate::Result;
+use crate::{Result, transfer::Transfer};
 
 /// Power iterations for the direction of largest variance.
 const ITERATIONS: usize = 3;
@@ -18,8 +18,8 @@ const SMALLEST: usize = 4;
 /// # Errors
 /// Those of the tensor library.
 pub(crate) fn alike(images: &Tensor) -> Result<Vec<usize>> {
-    let flat = images.flatten_from(1)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-    let rows = flat.to_vec2::<f32>()?;
+    let flat = images.flatten_from(1)?.to_dtype(DType::F32)?;
+    let rows = flat.read_rows::<f32>()?;
     let mut order: Vec<usize> = (0..rows.len()).collect();
     halve(&rows, &mut order);
     Ok(order)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use crate::{Error, Result, io::atomic, posterior::solver::TensorMap};
+use crate::{Error, Result, io::atomic, posterior::solver::TensorMap, transfer::Transfer};
 
 /// Posterior draws, ordered by chain and within a chain by time.
 #[derive(Debug, Clone)]
@@ -157,7 +157,7 @@ impl Draws {
     pub(crate) fn load(solver: &str, state: &mut TensorMap) -> Result<Option<Self>> {
         let [images, drawn] = NAMES.map(|name| state.remove(&format!("{solver}.{name}")));
         let (Some(images), Some(drawn)) = (images, drawn) else { return Ok(None) };
-        let drawn = drawn.to_vec2::<i64>()?;
+        let drawn = drawn.read_rows::<i64>()?;
         let row = |i: usize| drawn[i].iter().map(|v| v.unsigned_abs() as usize).collect::<Vec<_>>();
         if drawn.len() != 3 || drawn[0].len() != images.dim(0)? {
             return Err(Error::config("checkpoint", "its draws are damaged; start again without --resume"));
@@ -168,7 +168,7 @@ impl Draws {
     /// The draws `index`, in this order.
     pub(super) fn select(&self, index: &[usize]) -> Result<Self> {
         let rows: Vec<u32> = index.iter().map(|&i| i as u32).collect();
-        let rows = Tensor::new(rows, &Device::Cpu)?.to_device(self.images.device())?;
+        let rows = Tensor::new(rows, &Device::Cpu)?.transfer(self.images.device())?;
         Ok(Self {
             images: self.images.index_select(&rows, 0)?,
             chain: index.iter().map(|&i| self.chain[i]).collect(),

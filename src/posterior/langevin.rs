@@ -29,6 +29,7 @@ use crate::{
     },
     rng::Rng,
     tensor::{compute_of, to_host},
+    transfer::Transfer,
 };
 
 /// Settings of [`Langevin`]. Levels are in units of the prior's standard deviation per pixel.
@@ -284,7 +285,7 @@ fn cool(motion: &mut Motion, rng: &mut Rng) -> Result<f64> {
     if hot.contains(&true) {
         let fresh = rng.normals(motion.velocity.dims(), &compute_of(&motion.velocity))?;
         let mask: Vec<u8> = hot.iter().map(|hot| u8::from(*hot)).collect();
-        let mask = Tensor::from_vec(mask, hot.len(), &Device::Cpu)?.to_device(fresh.device())?;
+        let mask = Tensor::from_vec(mask, hot.len(), &Device::Cpu)?.transfer(fresh.device())?;
         motion.velocity = hmc::select(&mask, &fresh, &motion.velocity)?;
         motion.leaps.shorten(&hot);
     }
@@ -407,7 +408,7 @@ impl Solver for Langevin {
         let chains = images[0];
         self.kept.restore("langevin", &mut state)?;
         let mut take = |name: &str, shape: &[usize]| take(&mut state, &format!("langevin.{name}"), shape);
-        let finished = take("finished", &[1])?.to_vec1::<i64>()?;
+        let finished = take("finished", &[1])?.read_list::<i64>()?;
         self.finished = finished.first().map_or(0, |n| n.unsigned_abs() as usize);
         self.motion = None;
         if self.finished == 0 {

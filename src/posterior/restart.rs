@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::diagnostics::{below_better_half, margin};
-use crate::{Result, instrument::Problem, rng::Rng, tensor::to_host};
+use crate::{Result, instrument::Problem, rng::Rng, tensor::to_host, transfer::Transfer};
 
 /// The rule for chains in a wrong mode, for example a wrong turn of a closure phase.
 ///
@@ -115,7 +115,7 @@ pub(crate) fn replacements(lost: &[bool], rng: &mut Rng) -> Vec<usize> {
 /// Chains as a tensor of indices on the device of `like`.
 pub(crate) fn index(sources: &[usize], like: &Tensor) -> Result<Tensor> {
     let index: Vec<u32> = sources.iter().map(|&i| i as u32).collect();
-    Ok(Tensor::from_vec(index, sources.len(), &Device::Cpu)?.to_device(like.device())?)
+    Ok(Tensor::from_vec(index, sources.len(), &Device::Cpu)?.transfer(like.device())?)
 }
 
 #[cfg(test)]

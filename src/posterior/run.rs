@@ -15,6 +15,7 @@ use crate::{
     posterior::solver::{Solver, Step, TensorMap},
     prior::Denoiser,
     rng::Rng,
+    transfer::Transfer,
 };
 
 /// Name under which a checkpoint keeps the number of finished steps.
@@ -168,7 +169,7 @@ pub fn restore(solver: &mut dyn Solver, path: &Path, device: &Device) -> Result<
         Error::format(path, FINISHED, problem)
     };
     let finished = state.remove(FINISHED).ok_or_else(foreign)?;
-    let finished = finished.to_scalar::<i64>().ok().and_then(|n| usize::try_from(n).ok());
+    let finished = finished.read_scalar::<i64>().ok().and_then(|n| usize::try_from(n).ok());
     let finished = finished.filter(|&n| n <= solver.steps()).ok_or_else(foreign)?;
     solver.restore(state)?;
     Ok(finished)
@@ -180,5 +181,5 @@ fn is_finite(tensor: &Tensor) -> Result<bool> {
         return Ok(true);
     }
     let sum = (tensor.zeros_like()? * tensor)?.flatten_all()?.sum_all()?;
-    Ok(sum.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?.is_finite())
+    Ok(sum.to_dtype(candle_core::DType::F64)?.read_scalar::<f64>()?.is_finite())
 }

@@ -13,6 +13,7 @@ use crate::{
     prior::{Denoiser, draw::draws},
     rng::Rng,
     tensor::compute_of,
+    transfer::Transfer,
 };
 
 /// Name under which the state keeps the number of finished steps.
@@ -74,7 +75,7 @@ impl Solver for Sequence {
     }
 
     fn restore(&mut self, mut state: TensorMap) -> Result<()> {
-        let finished = take(&mut state, FINISHED, &[1])?.to_vec1::<i64>()?;
+        let finished = take(&mut state, FINISHED, &[1])?.read_list::<i64>()?;
         self.finished = finished.first().map_or(0, |n| n.unsigned_abs() as usize);
         if self.in_first() { self.first.restore(state) } else { self.second.restore(state) }
     }
@@ -114,7 +115,7 @@ impl Solver for PriorDraws {
             None => draws(prior, count, self.steps, rng, &compute)?,
         };
         let values = problem.log_likelihood(&self.images)?.to_dtype(candle_core::DType::F64)?;
-        let mean = values.mean_all()?.to_scalar::<f64>()?;
+        let mean = values.mean_all()?.read_scalar::<f64>()?;
         Ok(Step { stage: "prior", metrics: vec![("log_likelihood", mean)] })
     }
 

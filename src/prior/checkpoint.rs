@@ -9,7 +9,7 @@ use std::{
 use candle_core::{DType, Device, Tensor, pickle::PthTensors};
 
 use super::{Denoiser, network::Network};
-use crate::{Error, Result, compute::Compute, rng::Rng};
+use crate::{Error, Result, compute::Compute, rng::Rng, transfer::Transfer};
 
 /// Largest file that is read, bytes.
 const LARGEST: u64 = 1 << 32;
@@ -95,7 +95,7 @@ pub fn noise_found(network: &Network, tensors: BTreeMap<String, Tensor>) -> Resu
     let noisy = (Rng::new(1).normals(&[1, z, y, x], &compute)? * level)?;
     let clean = denoiser.denoise(&noisy, &compute.tensor(vec![level], &[1])?)?;
     let found = ((noisy - clean)? / level)?.sqr()?.mean_all()?;
-    Ok(f64::from(found.to_scalar::<f32>()?))
+    Ok(f64::from(found.read_scalar::<f32>()?))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::{
     compute::Compute,
     prior::{Adaptation, Trainable, residual::Residual},
     rng::Rng,
+    transfer::Transfer,
 };
 
 /// One Gaussian: independent pixels, plus the rows of `factors` times white numbers.
@@ -103,7 +104,7 @@ impl FactoredMixture {
         let (batch, rank) = (precision.dim(0)?, part.factors.dim(0)?);
         let weighted = precision.unsqueeze(1)?.broadcast_mul(&part.factors.unsqueeze(0)?)?;
         let gram = weighted.reshape((batch * rank, ()))?.matmul(&part.factors.t()?)?;
-        let gram: Vec<f64> = gram.to_dtype(candle_core::DType::F64)?.flatten_all()?.to_vec1()?;
+        let gram: Vec<f64> = gram.to_dtype(candle_core::DType::F64)?.flatten_all()?.read_list()?;
         let (mut inverses, mut logs) = (Vec::with_capacity(gram.len()), Vec::with_capacity(batch));
         for values in gram.chunks_exact(rank * rank) {
             let matrix = DMatrix::from_row_slice(rank, rank, values) + DMatrix::identity(rank, rank);
@@ -125,7 +126,7 @@ fn deviation(components: &[Factored], total: f64) -> Result<f64> {
         let share = component.weight / total;
         means.iter_mut().zip(&component.mean).for_each(|(sum, mean)| *sum += share * mean);
         let own = component.mean.iter().zip(&component.variances).map(|(m, v)| m * m + v).sum::<f64>();
-        let along = factors.sqr()?.sum_all()?.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?;
+        let along = factors.sqr()?.sum_all()?.to_dtype(candle_core::DType::F64)?.read_scalar::<f64>()?;
         squares += share * (own + along);
     }
     let centre: f64 = means.iter().map(|mean| mean * mean).sum();

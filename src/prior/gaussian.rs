@@ -13,6 +13,7 @@ use crate::{
         compute_of,
         fft::{circular_convolve, fourier_modes},
     },
+    transfer::Transfer,
 };
 
 /// In which orthonormal basis a covariance is diagonal.
@@ -153,5 +154,5 @@ impl Denoiser for Gaussian {
 
 /// Values of a tensor on the host.
 fn host(tensor: &Tensor) -> Result<Vec<f64>> {
-    Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+    Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.read_list()?)
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::simulate::SimulatorSettings;
-use crate::{Error, Result, compute::Compute, io::atomic, rng::Rng};
+use crate::{Error, Result, compute::Compute, io::atomic, rng::Rng, transfer::Transfer};
 
 /// First index of held-out images, far above any training image.
 const HELD_OUT: u64 = 1 << 40;
@@ -187,7 +187,7 @@ impl Cache {
         let key = serde_json::to_vec(&key).map_err(|e| Error::config("images", e.to_string()))?;
         let key = Tensor::new(key.as_slice(), &Device::Cpu)?;
         let stored = candle_core::safetensors::load(file, &Device::Cpu).unwrap_or_default();
-        let bytes = |tensor: &Tensor| tensor.to_vec1::<u8>();
+        let bytes = |tensor: &Tensor| tensor.read_list::<u8>();
         let same = match stored.get("settings") {
             Some(stored) => bytes(stored).ok() == bytes(&key).ok(),
             None => false,
@@ -198,7 +198,7 @@ impl Cache {
 
     fn take(&self, name: &str) -> Vec<f32> {
         let values = self.tensors.get(name).and_then(|tensor| tensor.flatten_all().ok());
-        values.and_then(|values| values.to_vec1().ok()).unwrap_or_default()
+        values.and_then(|values| values.read_list().ok()).unwrap_or_default()
     }
 
     fn put(&mut self, name: &str, values: &[f32], length: usize) -> Result<()> {
@@ -226,7 +226,7 @@ pub fn batch(
     }
     let fraction = Tensor::from_vec(values, (size, 1, images.pixels, images.pixels), &Device::Cpu)?;
     let network = scaling.to_network(&fraction.to_dtype(DType::F64)?)?;
-    Ok(network.to_dtype(compute.dtype)?.to_device(&compute.device)?)
+    Ok(network.to_dtype(compute.dtype)?.transfer(&compute.device)?)
 }
 
 #[cfg(test)]

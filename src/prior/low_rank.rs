@@ -9,6 +9,7 @@ use crate::{
     compute::Compute,
     prior::{Adaptation, Denoiser, Trainable, residual::Residual},
     rng::Rng,
+    transfer::Transfer,
 };
 
 /// One Gaussian: mean plus sqrt(variance) n along each of a few orthonormal directions, plus white noise.
@@ -118,7 +119,8 @@ impl Denoiser for LowRankMixture {
     fn data_std(&self) -> f64 {
         let pixels = self.shape.iter().product::<usize>() as f64;
         let square = |c: &LowRank| {
-            let mean = c.mean.sqr().and_then(|m| m.sum_all()?.to_dtype(candle_core::DType::F64)?.to_scalar());
+            let mean =
+                c.mean.sqr().and_then(|m| m.sum_all()?.to_dtype(candle_core::DType::F64)?.read_scalar());
             c.weight * (mean.unwrap_or(0.0) + c.variances.iter().sum::<f64>())
         };
         (self.components.iter().map(square).sum::<f64>() / pixels + self.floor).sqrt()

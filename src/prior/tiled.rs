@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, Var, Wit
 use rayon::prelude::*;
 
 use super::{Adaptation, Denoiser, Trainable};
-use crate::{Error, Result, rng::Rng};
+use crate::{Error, Result, rng::Rng, transfer::Transfer};
 
 /// Tiles of a plane that pass through the network together: always as many, so that results do not depend on the number
 /// of threads.
@@ -43,7 +43,7 @@ impl<D: Denoiser + ?Sized> Tiled<D> {
 
     /// Denoised plane `[1, 1, Y, X]` at noise level `[1]`.
     fn plane(&self, noisy: &Tensor, level: &Tensor) -> Result<Tensor> {
-        let tiles = self.layout.cut(noisy)?.to_device(noisy.device())?;
+        let tiles = self.layout.cut(noisy)?.transfer(noisy.device())?;
         let count = tiles.dim(0)?;
         let levels = level.broadcast_as(count)?.contiguous()?;
         let denoise = |start: usize| {
@@ -52,7 +52,7 @@ impl<D: Denoiser + ?Sized> Tiled<D> {
         };
         let starts: Vec<usize> = (0..count).step_by(PART).collect();
         let denoised = starts.into_par_iter().map(denoise).collect::<Result<Vec<_>>>()?;
-        Ok(self.layout.blend(&Tensor::cat(&denoised, 0)?)?.to_device(noisy.device())?)
+        Ok(self.layout.blend(&Tensor::cat(&denoised, 0)?)?.transfer(noisy.device())?)
     }
 }
 
@@ -173,7 +173,7 @@ impl Tiling {
     /// Tiles `[T, 1, h, w]` of a plane `[1, 1, Y, X]`.
     fn cut(self: &Arc<Self>, image: &Tensor) -> Result<Tensor> {
         let cut = Move { layout: Arc::clone(self), back: false };
-        Ok(image.to_device(&Device::Cpu)?.contiguous()?.apply_op1(cut)?)
+        Ok(image.transfer(&Device::Cpu)?.contiguous()?.apply_op1(cut)?)
     }
 
     /// The plane `[1, 1, Y, X]` of weighted tiles `[T, 1, h, w]`.
@@ -186,7 +186,7 @@ impl Tiling {
             }
         }
         let weights = Tensor::from_vec(weights, (self.count(), 1, height, width), &Device::Cpu)?;
-        let weighted = (tiles.to_device(&Device::Cpu)? * weights.to_dtype(tiles.dtype())?)?;
+        let weighted = (tiles.transfer(&Device::Cpu)? * weights.to_dtype(tiles.dtype())?)?;
         Ok(weighted.contiguous()?.apply_op1(Move { layout: Arc::clone(self), back: true })?)
     }
 

@@ -174,6 +174,8 @@ pub struct UNet {
     weights: Weights,
     /// Images that the network is told besides the noisy one.
     known: usize,
+    /// [`FREQUENCIES`] `[1, 8]` on the device.
+    frequencies: Tensor,
     compute: Compute,
 }
 
@@ -188,7 +190,7 @@ impl UNet {
     pub fn new(architecture: Architecture, rng: &Rng, compute: &Compute) -> Result<Self> {
         architecture.validate()?;
         let weights = Weights::start(&architecture.parameters(), rng, compute)?;
-        Ok(Self { architecture, weights, known: 0, compute: compute.clone() })
+        Self::of(architecture, weights, compute)
     }
 
     /// A network with fixed weights.
@@ -202,7 +204,12 @@ impl UNet {
     ) -> Result<Self> {
         architecture.validate()?;
         let weights = Weights::fixed(&architecture.parameters(), tensors, compute)?;
-        Ok(Self { architecture, weights, known: 0, compute: compute.clone() })
+        Self::of(architecture, weights, compute)
+    }
+
+    fn of(architecture: Architecture, weights: Weights, compute: &Compute) -> Result<Self> {
+        let frequencies = compute.tensor(FREQUENCIES.to_vec(), &[1, FREQUENCIES.len()])?;
+        Ok(Self { architecture, weights, known: 0, frequencies, compute: compute.clone() })
     }
 
     /// The shape of the network.
@@ -270,8 +277,7 @@ impl UNet {
 
     /// Embedding `[B, E]` of noise levels `[B]`.
     fn embed(&self, noise_level: &Tensor) -> Result<Tensor> {
-        let frequencies = self.compute.tensor(FREQUENCIES.to_vec(), &[1, FREQUENCIES.len()])?;
-        let angles = (noise_level.log()? / 4.0)?.unsqueeze(1)?.broadcast_mul(&frequencies)?;
+        let angles = (noise_level.log()? / 4.0)?.unsqueeze(1)?.broadcast_mul(&self.frequencies)?;
         let features = Tensor::cat(&[angles.cos()?, angles.sin()?], 1)?;
         let hidden = self.weights.linear("embed.0", &features)?.silu()?;
         Ok(self.weights.linear("embed.1", &hidden)?.silu()?)

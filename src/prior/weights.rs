@@ -14,6 +14,7 @@ use crate::{
         conv::conv2d,
         layer::{Kept, Layer},
     },
+    transfer::Transfer,
 };
 
 /// Name, shape and starting value of one weight.
@@ -93,7 +94,7 @@ impl Weights {
                 let problem = format!("shape {:?} where the network needs {shape:?}", tensor.dims());
                 return Err(Error::config(name, problem));
             }
-            Ok((name.clone(), Weight::fixed(tensor.to_dtype(compute.dtype)?.to_device(&compute.device)?)))
+            Ok((name.clone(), Weight::fixed(tensor.to_dtype(compute.dtype)?.transfer(&compute.device)?)))
         };
         let weights = parameters.iter().map(weight).collect::<Result<_>>()?;
         match tensors.into_keys().next() {

@@ -72,7 +72,7 @@ pub struct Reconstruction {
     input: Input,
     compute: Compute,
     solver: Box<dyn Solver>,
-    /// Images that passed through the prior's network so far.
+    /// Images that passed through the prior's network, in all processes.
     network_passes: u64,
 }
 
@@ -233,10 +233,13 @@ impl Reconstruction {
         let (rng, stop) = (Rng::new(self.settings.seed), AtomicBool::new(false));
         let mut in_step = InStep::new(self.ensemble.clone(), asked, &stop, observer);
         let (solver, prior) = (self.solver.as_mut(), Counted::new(self.prior.as_ref()));
+        let mut passes = [0.0];
         let done = ensemble::with(self.ensemble.clone(), || {
-            run::run(solver, &self.problem, &prior, &rng, &settings, &stop, &mut in_step)
+            run::run(solver, &self.problem, &prior, &rng, &settings, &stop, &mut in_step)?;
+            passes = [prior.passes() as f64];
+            ensemble::sum(&mut passes)
         });
-        self.network_passes = prior.passes();
+        self.network_passes = passes[0] as u64;
         in_step.verdict().and(done)
     }
 }

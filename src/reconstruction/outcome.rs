@@ -16,6 +16,7 @@ use crate::{
     plot::{self, Figure, Format, Traces, report, verdict::verdict},
     posterior::{Draws, diagnostics::Diagnostics, out_of_distribution::OutOfDistribution, run::restore},
     rng::Rng,
+    transfer::Transfer,
 };
 
 /// What a finished run tells its user.
@@ -121,7 +122,7 @@ pub(super) fn shown(run: &Reconstruction, images: &Tensor) -> Result<(Array4<f32
     for index in 0..images.dim(0)? {
         let image = images.narrow(0, index, 1)?.to_dtype(DType::F32)?;
         let image = run.problem.scaling.to_image(&image)?;
-        let values = Array4::from_shape_vec(image.dims4()?, image.flatten_all()?.to_vec1()?);
+        let values = Array4::from_shape_vec(image.dims4()?, image.flatten_all()?.read_list()?);
         let values = values.map_err(|e| Error::config("posterior draws", e.to_string()))?;
         let part;
         (part, grid) = run.subject.shown(values);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor, Var, backprop::GradStore};
 
 use super::Packing;
-use crate::{Error, Result};
+use crate::{Error, Result, transfer::Transfer};
 
 /// Constants of Adam (Kingma & Ba 2015) and AdamW (Loshchilov & Hutter 2019).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -118,12 +118,12 @@ impl Adam {
                     found: tensor.dims().to_vec(),
                 });
             }
-            Ok(tensor.to_dtype(like.dtype())?.to_device(like.device())?)
+            Ok(tensor.to_dtype(like.dtype())?.transfer(like.device())?)
         };
         let flat =
             |prefix: &str| self.packing.packed(|name, variable| find(format!("{prefix}.{name}"), variable));
         let (values, mean, square) = (flat("value")?, flat("mean")?, flat("square")?);
-        self.steps = find("steps".into(), &Tensor::new(self.steps, &Device::Cpu)?)?.to_scalar::<u32>()?;
+        self.steps = find("steps".into(), &Tensor::new(self.steps, &Device::Cpu)?)?.read_scalar::<u32>()?;
         self.packing.set(&values)?;
         (self.mean, self.square) = (mean, square);
         Ok(())
@@ -136,7 +136,7 @@ fn norm(flat: &Tensor) -> Result<f64> {
     let count = flat.dim(0)?;
     let squares = flat.to_dtype(DType::F64)?.sqr()?;
     let rows = squares.pad_with_zeros(0, 0, count.next_multiple_of(ROW) - count)?.reshape(((), ROW))?;
-    Ok(rows.sum(1)?.sum_all()?.to_scalar::<f64>()?.sqrt())
+    Ok(rows.sum(1)?.sum_all()?.read_scalar::<f64>()?.sqrt())
 }
 
 #[cfg(test)]

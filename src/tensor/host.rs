@@ -3,7 +3,7 @@
 use candle_core::{Device, Layout, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::Result;
+use crate::{Result, transfer::Transfer};
 
 /// Values of an image from which on images of a batch take turns: each is then shared out among the threads by itself, and
 /// memory holds the intermediate results of one.
@@ -14,7 +14,7 @@ pub(crate) fn on_host(
     x: &Tensor,
     operation: impl FnOnce(&Tensor) -> candle_core::Result<Tensor>,
 ) -> Result<Tensor> {
-    Ok(operation(&x.to_device(&Device::Cpu)?.contiguous()?)?.to_device(x.device())?)
+    Ok(operation(&x.transfer(&Device::Cpu)?.contiguous()?)?.transfer(x.device())?)
 }
 
 /// Joins what `each(index, image)` makes of the images of a contiguous batch.

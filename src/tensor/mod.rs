@@ -36,7 +36,7 @@ pub(crate) use self::{
     scratch::unwritten,
     simd::Real,
 };
-use crate::{Result, compute::Compute};
+use crate::{Result, compute::Compute, transfer::Transfer};
 
 /// Value `[B]` and gradient (shape of `x`) of a function of each batch element, both detached from any graph.
 ///
@@ -63,7 +63,7 @@ pub(crate) fn compute_of(tensor: &Tensor) -> Compute {
 
 /// Values of a tensor as a flat list in double precision.
 pub(crate) fn to_host(tensor: &Tensor) -> Result<Vec<f64>> {
-    Ok(tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
+    Ok(tensor.flatten_all()?.to_dtype(DType::F64)?.read_list()?)
 }
 
 /// Features `[B, Y, X, C]` as `[B, C, Y, X]`, without a copy.

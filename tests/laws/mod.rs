@@ -1,5 +1,6 @@
 //! Laws that every implementation of a trait must obey.
 
+mod crossings;
 mod device;
 mod ensemble;
 mod exact_priors;

@@ -8,6 +8,7 @@ use crate::{
     compute::Compute,
     grid::Grid,
     instrument::{Blind, Forward, Linearity, blind::blurred},
+    transfer::Transfer,
 };
 
 /// lambda = q M R (h * x) + b: objects `[B, Z, Y, X]` to expected photo-electrons `[B, M]`.
@@ -95,8 +96,8 @@ impl Widefield {
         let [z, y, x] = self.domain.object.shape;
         let object = Tensor::from_slice(object, (1, z, y, x), &Device::Cpu)?;
         let dtype = self.background.dtype();
-        let predicted = self.apply(&object.to_dtype(dtype)?.to_device(self.background.device())?)?;
-        Ok(predicted.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+        let predicted = self.apply(&object.to_dtype(dtype)?.transfer(self.background.device())?)?;
+        Ok(predicted.to_dtype(DType::F64)?.flatten_all()?.read_list()?)
     }
 }
 

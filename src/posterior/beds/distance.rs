@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::{Result, compute::Compute, rng::Rng};
+use crate::{Result, compute::Compute, rng::Rng, transfer::Transfer};
 
 /// Directions of the sliced distance.
 const DIRECTIONS: usize = 1000;
@@ -18,7 +18,7 @@ pub fn sliced_w2(a: &Tensor, b: &Tensor) -> Result<f64> {
     let directions = Rng::new(0).stream("directions", 0).normals(&[dim, DIRECTIONS], &compute)?;
     let directions = directions.broadcast_div(&directions.sqr()?.sum_keepdim(0)?.sqrt()?)?;
     let sorted = |x: &Tensor| -> Result<Vec<Vec<f64>>> {
-        let mut rows = x.to_dtype(DType::F64)?.matmul(&directions)?.t()?.to_vec2::<f64>()?;
+        let mut rows = x.to_dtype(DType::F64)?.matmul(&directions)?.t()?.read_rows::<f64>()?;
         rows.iter_mut().for_each(|row| row.sort_by(f64::total_cmp));
         Ok(rows)
     };
@@ -68,7 +68,7 @@ pub fn score_ksd(draws: &Tensor, scores: &Tensor) -> Result<f64> {
     // (s(x) - s(y)) . (x - y)
     let mixed = (own.broadcast_add(&own.t()?)? - (&cross + cross.t()?)?)?;
     let squares = squared_distances(&x, &x)?;
-    let (mixed, products) = (mixed.to_vec2::<f64>()?, products.to_vec2::<f64>()?);
+    let (mixed, products) = (mixed.read_rows::<f64>()?, products.read_rows::<f64>()?);
     let stein = |i: usize, j: usize| {
         let base = 1.0 + squares[i][j];
         let (first, third) = (base.sqrt().recip(), base.powf(-1.5));
@@ -81,7 +81,7 @@ pub fn score_ksd(draws: &Tensor, scores: &Tensor) -> Result<f64> {
 fn squared_distances(a: &Tensor, b: &Tensor) -> Result<Vec<Vec<f64>>> {
     let (left, right) = (a.sqr()?.sum_keepdim(1)?, b.sqr()?.sum_keepdim(1)?.t()?);
     let squares = (left.broadcast_add(&right)? - (a.matmul(&b.t()?)? * 2.0)?)?;
-    Ok(squares.relu()?.to_vec2::<f64>()?)
+    Ok(squares.relu()?.read_rows::<f64>()?)
 }
 
 #[cfg(test)]

@@ -6,7 +6,14 @@ use candle_core::{DType, Tensor};
 use serde::Serialize;
 
 use super::{Bed, Counted, mmd2, score_ksd, sliced_w2};
-use crate::{Error, Result, compute::Compute, posterior::SolverSettings, prior::reverse::denoised, rng::Rng};
+use crate::{
+    Error, Result,
+    compute::Compute,
+    posterior::SolverSettings,
+    prior::reverse::denoised,
+    rng::Rng,
+    transfer::{Transfer, send},
+};
 
 /// Distances of a set of draws from the exact posterior.
 #[derive(Debug, Clone, Serialize)]
@@ -171,7 +178,7 @@ fn variances(bed: &Bed, images: &Tensor) -> Result<[f64; 2]> {
     let told = linear.row(told.collect(), images)?;
     let (mut measured, mut total) = (0.0, 0.0);
     for group in &members {
-        let group = images.index_select(&Tensor::new(group.as_slice(), images.device())?, 0)?;
+        let group = images.index_select(&send(group.as_slice(), images.device())?, 0)?;
         let centred = group.broadcast_sub(&group.mean_keepdim(0)?)?;
         measured += sum(&linear.coordinates(&centred)?.broadcast_mul(&told)?.sqr()?)?;
         total += sum(&centred.sqr()?)?;
@@ -183,5 +190,5 @@ fn variances(bed: &Bed, images: &Tensor) -> Result<[f64; 2]> {
 }
 
 fn sum(x: &Tensor) -> Result<f64> {
-    Ok(x.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?)
+    Ok(x.to_dtype(DType::F64)?.sum_all()?.read_scalar::<f64>()?)
 }

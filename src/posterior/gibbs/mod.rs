@@ -31,6 +31,7 @@ use crate::{
     },
     prior::{Denoiser, reverse::draw_given_noisy},
     rng::Rng,
+    transfer::Transfer,
 };
 
 use coupling::Coupling;
@@ -205,10 +206,10 @@ impl Solver for Gibbs {
         let coordinates = state.get("gibbs.z").and_then(|z| z.dims().get(1..)).unwrap_or(&all[1..]);
         let seen = [&[left], coordinates].concat();
         let mut take = |name: &str, shape: &[usize]| take(&mut state, &format!("gibbs.{name}"), shape);
-        let round = take("round", &[1])?.to_vec1::<i64>()?;
+        let round = take("round", &[1])?.read_list::<i64>()?;
         self.round = round.first().map_or(0, |n| n.unsigned_abs() as usize);
         self.start = take("start", &all)?;
-        let chains = take("chains", &[left])?.to_vec1::<i64>()?;
+        let chains = take("chains", &[left])?.read_list::<i64>()?;
         self.cycle.chains = chains.iter().map(|&chain| chain.unsigned_abs() as usize).collect();
         self.cycle.x = take("x", &images)?;
         self.cycle.restore_ends(take("ends", &all)?);

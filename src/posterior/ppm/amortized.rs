@@ -28,6 +28,7 @@ use crate::{
     prior::{Denoiser, Trainable, draw::draws, reverse::denoised, told::Told},
     rng::Rng,
     tensor::{adam::Adam, to_host},
+    transfer::send,
 };
 
 /// Name of the numbers of a [`Setting`] in a checkpoint.
@@ -194,7 +195,7 @@ impl Amortized {
             distance: self.settings.distance,
         };
         let matched = comparison.of(&tracked.detach(), rng)?;
-        let gradient = (matched.gradient - (slope * weight)?)?.detach();
+        let gradient = (&matched.gradient - (slope * weight)?)?.detach();
         let descent = (tracked * gradient)?.sum_all()?;
         let norm = self.optimiser.step(&descent.backward()?, self.own.learning_rate * decay)?;
         self.auxiliary.descend(&matched.own, decay)?;
@@ -206,7 +207,7 @@ impl Amortized {
             self.auxiliary.descend(&gradient, decay)?;
         }
         let metrics = vec![
-            (self.settings.distance.metric(), matched.bound),
+            (self.settings.distance.metric(), matched.bound()?),
             ("log_likelihood", mean(&to_host(&values)?)),
             ("likelihood_weight", weight),
             ("auxiliary_loss", matched.own_loss),
@@ -252,7 +253,7 @@ impl Solver for Amortized {
         state.extend(prefixed("amortized.auxiliary.", self.auxiliary.state()?));
         if let Some(Setting { levels, annealing, sources, centre, scale }) = &self.setting {
             let numbers = [levels.smallest, levels.largest, levels.data_std, annealing.first(), *scale];
-            state.insert(NUMBERS.into(), Tensor::new(&numbers, device)?);
+            state.insert(NUMBERS.into(), send(&numbers, device)?);
             state.insert("amortized.sources".into(), sources.clone());
             state.insert("amortized.centre".into(), centre.clone());
         }

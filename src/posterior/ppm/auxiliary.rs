@@ -14,6 +14,7 @@ use crate::{
     prior::{Denoiser, Trainable},
     rng::Rng,
     tensor::adam::{Adam, AdamSettings},
+    transfer::send,
 };
 
 /// Largest norm of the gradient of all weights; early losses are as large as the prior's own.
@@ -109,5 +110,5 @@ pub fn some(images: &Tensor, count: usize, rng: &mut Rng) -> Result<Tensor> {
         return Ok(images.clone());
     }
     let chosen: Vec<u32> = (0..count).map(|_| rng.below(total) as u32).collect();
-    Ok(images.index_select(&Tensor::new(chosen, images.device())?, 0)?)
+    Ok(images.index_select(&send(chosen, images.device())?, 0)?)
 }

@@ -11,7 +11,8 @@ use crate::{
     posterior::ppm::settings::Distance,
     prior::{Denoiser, Trainable, draw::batch_size},
     rng::Rng,
-    tensor::compute_of,
+    tensor::{compute_of, to_host},
+    transfer::Transfer,
 };
 
 /// Share of the noise levels that are drawn log-uniformly; the others follow a logistic density of ln s.
@@ -97,9 +98,9 @@ impl Diffused {
     /// `levels` are K pairs of a level and its weight.
     fn pairs(images: &Tensor, levels: &[(f64, f64)], rng: &mut Rng) -> Result<Self> {
         let compute = compute_of(images);
-        let column =
-            |of: fn(&(f64, f64)) -> f64| compute.tensor(levels.iter().map(of).collect(), &[levels.len()]);
-        let (level, importance) = (column(|pair| pair.0)?, column(|pair| pair.1)?);
+        let (level, importance): (Vec<f64>, Vec<f64>) = levels.iter().copied().unzip();
+        let both = compute.tensor([level, importance].concat(), &[2, levels.len()])?;
+        let (level, importance) = (both.get(0)?, both.get(1)?);
         let noise = rng.normals(images.dims(), &compute)?.broadcast_mul(&per_image(&level)?)?;
         Ok(Self {
             clean: Tensor::cat(&[images, images], 0)?.detach(),
@@ -144,9 +145,7 @@ fn training_weight(level: &Tensor, data_std: f64) -> Result<Tensor> {
 
 /// One Monte-Carlo estimate of the divergence of a set of images from the prior.
 pub struct Matching {
-    /// Lower bound on KL(q || p) in nats, averaged over images.
-    pub bound: f64,
-    /// Each image's own term of that average `[K]`: on average over its noise, ln q - ln p at the image.
+    /// Each image's own term of [`Matching::bound`] `[K]`: on average over its noise, ln q - ln p at the image.
     pub values: Tensor,
     /// Gradient of each image's own term `[K, Z, Y, X]`: K times that of the mean.
     pub gradient: Tensor,
@@ -154,6 +153,16 @@ pub struct Matching {
     pub own_loss: f64,
     /// Gradient of that loss in its free weights.
     pub own: GradStore,
+}
+
+impl Matching {
+    /// Lower bound on KL(q || p) in nats, averaged over images.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn bound(&self) -> Result<f64> {
+        Ok(self.values.mean_all()?.to_dtype(DType::F64)?.read_scalar()?)
+    }
 }
 
 /// What is compared, and how.
@@ -195,8 +204,7 @@ impl Comparison<'_> {
             values = (values + (ensemble::gather(&Tensor::cat(&terms, 0)?)? / count as f64)?)?;
         }
         let (own_loss, own) = sum.of_all_processes(self.variables)?;
-        let bound = scalar(&values.mean_all()?)?;
-        Ok(Matching { bound, values: values.detach(), gradient: gradient.detach(), own_loss, own })
+        Ok(Matching { values: values.detach(), gradient: gradient.detach(), own_loss, own })
     }
 }
 
@@ -255,7 +263,8 @@ fn batches(particles: &Tensor) -> Result<Vec<(usize, usize)>> {
 /// Running sums over batches.
 #[derive(Default)]
 struct Sum {
-    own_loss: f64,
+    /// Terms of the training loss, on the device: to read each of them would stop it once a batch.
+    own_losses: Vec<Tensor>,
     own: Option<GradStore>,
 }
 
@@ -263,7 +272,7 @@ impl Sum {
     /// Loss and gradient summed over all processes.
     fn of_all_processes(self, variables: &[(String, Var)]) -> Result<(f64, GradStore)> {
         let mut weights = self.own.ok_or_else(|| Error::config("particles", "0 particles"))?;
-        let mut sums = [self.own_loss];
+        let mut sums: [f64; 1] = [to_host(&Tensor::stack(&self.own_losses, 0)?)?.iter().sum()];
         ensemble::sum(&mut sums)?;
         ensemble::sum_gradients(&mut weights, variables)?;
         Ok((sums[0], weights))
@@ -300,7 +309,7 @@ impl Sum {
         let values = total * batch.clean.elem_count() / batch.clean.dim(0)?;
         let weight = (training_weight(&batch.level, data_std)? / values as f64)?;
         let (denoised, weights) = denoising(own, batch, &weight)?;
-        self.own_loss += scalar(&(&denoised.loss * weight)?.sum_all()?)?;
+        self.own_losses.push((&denoised.loss * weight)?.sum_all()?);
         match &mut self.own {
             Some(sum) => sum.extend(weights)?,
             empty => *empty = Some(weights),
@@ -332,8 +341,4 @@ fn huber(batch: &Diffused, with: &Comparison, width: f64) -> Result<(Tensor, Ten
         None => direct,
     };
     Ok((terms.detach(), gradient.detach()))
-}
-
-fn scalar(tensor: &Tensor) -> Result<f64> {
-    Ok(tensor.to_dtype(DType::F64)?.to_scalar()?)
 }

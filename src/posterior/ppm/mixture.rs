@@ -14,6 +14,7 @@ use crate::{
     },
     rng::Rng,
     tensor::{compute_of, to_host},
+    transfer::send,
 };
 
 /// Standard deviation of every pixel of a component at the start, standard deviations of the prior.
@@ -110,7 +111,7 @@ impl Mixture {
     /// An image `[B, Z, Y, X]` of each of the components `chosen`.
     fn images(&self, chosen: &[u32], rng: &mut Rng) -> Result<Tensor> {
         let (count, compute) = (chosen.len(), compute_of(self.means.as_tensor()));
-        let chosen = Tensor::new(chosen, &compute.device)?;
+        let chosen = send(chosen, &compute.device)?;
         let of = |variable: &Tensor| variable.index_select(&chosen, 0);
         let white = rng.normals(&[count, self.means.dim(1)?], &compute)?;
         let mut x = (of(self.means.as_tensor())? + (of(&self.stds()?)? * white)?)?;
@@ -128,7 +129,7 @@ impl Family for Mixture {
         // Neighbours may be copies of one draw.
         let (count, components) = (first.dim(0)?, self.components()?);
         let chosen: Vec<u32> = (0..components).map(|c| (c * count / components) as u32).collect();
-        let means = first.index_select(&Tensor::new(chosen, first.device())?, 0)?.flatten_from(1)?;
+        let means = first.index_select(&send(chosen, first.device())?, 0)?.flatten_from(1)?;
         Ok(self.means.set(&(means / self.std)?)?)
     }
 
@@ -141,7 +142,7 @@ impl Family for Mixture {
         let weights = self.weights()?;
         let weights = (&weights * compute_of(&weights).tensor(shares, &[components])?)?;
         let images = self.images(&chosen, rng)?;
-        let chosen = Tensor::new(chosen, images.device())?;
+        let chosen = send(chosen, images.device())?;
         Ok(Drawn { images, weights: Some(weights.index_select(&chosen, 0)?) })
     }
 

@@ -24,6 +24,7 @@ use crate::{
         adam::{Adam, AdamSettings},
         compute_of, to_host,
     },
+    transfer::{Transfer, send},
 };
 
 /// Moments of the family's Adam: short memories, for the gradient grows with the likelihood's weight.
@@ -171,16 +172,10 @@ impl Solver for Ppm {
         }
         self.started = Some((levels, annealing));
         self.drawn = self.family.sample(self.settings.particles, rng)?;
-        let average = |values: &Tensor| -> Result<f64> {
-            let values = match &drawn.weights {
-                Some(weights) => (values * weights.detach())?,
-                None => values.clone(),
-            };
-            Ok(mean(&to_host(&values)?))
-        };
+        let [divergence, log_likelihood] = averages([&matched.values, &values], drawn.weights.as_ref())?;
         let metrics = vec![
-            (self.settings.distance.metric(), average(&matched.values)?),
-            ("log_likelihood", average(&values)?),
+            (self.settings.distance.metric(), divergence),
+            ("log_likelihood", log_likelihood),
             ("likelihood_weight", weight),
             ("auxiliary_loss", matched.own_loss),
             ("gradient_norm", norm),
@@ -202,8 +197,8 @@ impl Solver for Ppm {
         if let Some((levels, annealing)) = &self.started {
             let device = &self.compute.device;
             let range = [levels.smallest, levels.largest, levels.data_std, annealing.first()];
-            state.insert("ppm.range".into(), Tensor::new(&range, device)?);
-            let weights = Tensor::new(annealing.log_weights.as_slice(), device)?;
+            state.insert("ppm.range".into(), send(&range, device)?);
+            let weights = send(annealing.log_weights.as_slice(), device)?;
             state.insert("ppm.log_weights".into(), weights);
         }
         Ok(state)
@@ -248,9 +243,21 @@ fn pixel_precision(problem: &Problem, images: &Tensor, data_std: f64, rng: &mut 
         Ok(problem.log_likelihood_and_gradient(&(images + (&probe * offset)?)?)?.1)
     };
     let change = (gradient(-step)? - gradient(step)?)?;
-    let total = (change * &probe)?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+    let total = (change * &probe)?.sum_all()?.to_dtype(DType::F64)?.read_scalar::<f64>()?;
     let curvature = total / (2.0 * step * images.elem_count() as f64);
     Ok(if curvature > 0.0 { curvature.sqrt().recip() } else { f64::INFINITY })
+}
+
+/// Averages over q of values `[K]`, read together: each reading stops the device.
+fn averages(values: [&Tensor; 2], weights: Option<&Tensor>) -> Result<[f64; 2]> {
+    let both = Tensor::stack(&values, 1)?;
+    let both = match weights {
+        Some(weights) => both.broadcast_mul(&weights.detach().unsqueeze(1)?)?,
+        None => both,
+    };
+    let both = to_host(&both)?;
+    let column = |index: usize| both.iter().skip(index).step_by(2).sum::<f64>() / (both.len() / 2) as f64;
+    Ok([column(0), column(1)])
 }
 
 pub(super) fn mean(values: &[f64]) -> f64 {

@@ -17,6 +17,7 @@ use crate::{
     prior::Denoiser,
     rng::Rng,
     tensor::{compute_of, to_host},
+    transfer::Transfer,
 };
 
 /// The noise levels of a reverse diffusion, units of the prior's standard deviation per pixel.
@@ -264,7 +265,7 @@ impl<T: Transition> Solver for Diffusion<T> {
         };
         self.transition.recall(state.iter().filter_map(named).collect())?;
         let mut take = |name: &str, shape: &[usize]| take(&mut state, &format!("diffusion.{name}"), shape);
-        let finished = take("finished", &[1])?.to_vec1::<i64>()?;
+        let finished = take("finished", &[1])?.read_list::<i64>()?;
         self.finished = finished.first().map_or(0, |n| n.unsigned_abs() as usize);
         self.ensemble.log_weights = to_host(&take("log_weights", &[self.ensemble.log_weights.len()])?)?;
         self.ensemble.x = take("x", self.ensemble.x.dims())?;

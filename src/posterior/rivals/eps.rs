@@ -28,6 +28,7 @@ use crate::{
         adam::{Adam, AdamSettings},
         compute_of, to_host,
     },
+    transfer::send,
 };
 
 /// Largest norm of the gradient of all weights.
@@ -98,7 +99,7 @@ impl Pivoted {
             None => draws(prior, settings.images, settings.draw_steps, rng, &compute)?,
         };
         let chosen: Vec<u32> = (0..settings.batch).map(|_| rng.below(settings.images) as u32).collect();
-        let clean = images.index_select(&Tensor::new(chosen, images.device())?, 0)?;
+        let clean = images.index_select(&send(chosen, images.device())?, 0)?;
         self.images = Some(images);
         let [low, high] = range.map(f64::ln);
         let levels: Vec<f64> =

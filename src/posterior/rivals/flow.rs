@@ -29,6 +29,7 @@ use crate::{
         adam::{Adam, AdamSettings},
         compute_of, to_host,
     },
+    transfer::send,
 };
 
 /// Largest |log scale| of a coupling.
@@ -112,7 +113,7 @@ impl Coupling {
             Ok((weight, Var::from_tensor(&compute.tensor(vec![0.0; outputs], &[1, outputs])?)?))
         };
         let layers = sizes.iter().map(layer).collect::<Result<_>>()?;
-        let index = |values: &[u32]| Tensor::new(values, &compute.device);
+        let index = |values: &[u32]| send(values, &compute.device);
         Ok(Self { kept: index(kept)?, moved: index(moved)?, layers })
     }
 

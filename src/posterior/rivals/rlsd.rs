@@ -16,6 +16,7 @@ use crate::{
     Error, Result,
     posterior::{Entry, Solver},
     rng::Rng,
+    transfer::Transfer,
 };
 
 /// Settings of repulsive score distillation.
@@ -56,7 +57,7 @@ fn repulsion(images: &Tensor) -> Result<Tensor> {
     let squares = flat.sqr()?.sum_keepdim(1)?;
     let distances = (squares.broadcast_add(&squares.t()?)? - (flat.matmul(&flat.t()?)? * 2.0)?)?.relu()?;
     let some = distances.narrow(0, 0, count.min(MEDIAN_OF))?.flatten_all()?;
-    let mut sorted = some.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    let mut sorted = some.to_dtype(DType::F64)?.read_list::<f64>()?;
     sorted.sort_by(f64::total_cmp);
     let median = sorted[sorted.len() / 2].max(f64::MIN_POSITIVE.sqrt());
     let width = median / (count as f64).ln().max(1.0);

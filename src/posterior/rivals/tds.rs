@@ -20,6 +20,7 @@ use crate::{
     prior::Denoiser,
     rng::Rng,
     tensor::compute_of,
+    transfer::Transfer,
 };
 
 /// Settings of twisted diffusion sampling.
@@ -42,7 +43,7 @@ impl Default for Tds {
 
 /// The particles `chosen` of a guidance.
 fn reordered(guided: Guidance, chosen: &Tensor) -> Result<Guidance> {
-    let order = chosen.to_vec1::<u32>()?;
+    let order = chosen.read_list::<u32>()?;
     Ok(Guidance {
         clean: guided.clean.index_select(chosen, 0)?,
         log_likelihood: order.iter().map(|&i| guided.log_likelihood[i as usize]).collect(),

@@ -23,6 +23,7 @@ use crate::{
         Packing,
         adam::{Adam, AdamSettings},
     },
+    transfer::Transfer,
 };
 
 /// Images that are drawn together, and on a CPU pass through the network together; fixed, so that results do not depend
@@ -80,7 +81,7 @@ impl Training {
         for (name, tensor) in tensors {
             let place = variables.get(name).filter(|variable| variable.dims() == tensor.dims());
             let variable = place.ok_or_else(|| refuse(name))?;
-            variable.set(&tensor.to_dtype(variable.dtype())?.to_device(variable.device())?)?;
+            variable.set(&tensor.to_dtype(variable.dtype())?.transfer(variable.device())?)?;
         }
         self.average = self.weights.values()?;
         Ok(())
@@ -143,7 +144,7 @@ impl Training {
         let losses = noisy.losses(&self.network, &self.compute)?;
         let loss = (losses.sum_all()? / self.settings.batch as f64)?;
         let gradients = loss.backward()?;
-        Ok((loss.to_dtype(DType::F64)?.to_scalar::<f64>()?, gradients))
+        Ok((loss.to_dtype(DType::F64)?.read_scalar::<f64>()?, gradients))
     }
 
     /// Exponential average whose memory grows with the number of steps (Karras et al. 2022, appendix F.3).
@@ -182,7 +183,7 @@ impl Training {
                 let mut rng = rng.stream("noise", (which * images.len() + part) as u64);
                 let noisy = Noisy::draw(clean, vec![level; indices.len()], &mut rng, &self.host())?;
                 let losses = noisy.losses(&network, &self.compute)?;
-                sum += losses.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+                sum += losses.to_dtype(DType::F64)?.sum_all()?.read_scalar::<f64>()?;
             }
             Ok((level, sum / mine.len().max(1) as f64))
         };
@@ -217,7 +218,7 @@ impl Training {
                     format!("`average.{name}` is missing; use the checkpoint of this training"),
                 )
             })?;
-            Ok(stored.to_device(variable.device())?)
+            Ok(stored.transfer(variable.device())?)
         })?;
         Ok(())
     }

@@ -7,6 +7,7 @@ use crate::{
     compute::Compute,
     prior::{Denoiser, unet::UNet},
     rng::Rng,
+    transfer::Transfer,
 };
 
 /// Clean images `[B, 1, Y, X]` and the noise that is added to them.
@@ -39,7 +40,7 @@ impl Noisy {
         let weights = self.levels.iter().map(|s| (s * s + std * std) / (s * std).powi(2)).collect();
         let weights = compute.tensor(weights, &[size])?;
         let levels = compute.tensor(self.levels.clone(), &[size])?;
-        let (clean, noise) = (self.clean.to_device(&compute.device)?, self.noise.to_device(&compute.device)?);
+        let (clean, noise) = (self.clean.transfer(&compute.device)?, self.noise.transfer(&compute.device)?);
         let error = (network.denoise(&(&clean + noise)?, &levels)? - clean)?;
         Ok((error.sqr()?.flatten_from(1)?.mean(1)? * weights)?)
     }

@@ -27,6 +27,7 @@ use crate::{
     posterior::truth::Alignment,
     reconstruction::{Directory, Drawn, Findings, Subject, TrueImage, subject::pixels},
     rng::Rng,
+    transfer::Transfer,
 };
 
 /// Deviation of the posterior's total light from the data's from which a warning is due.
@@ -123,7 +124,7 @@ impl Channel {
         let mut residuals = Vec::new();
         for likelihood in &drawn.problem.likelihoods {
             let found = likelihood.residuals(&predicted)?.to_dtype(DType::F32)?;
-            residuals.extend(found.flatten_all()?.to_vec1::<f32>()?);
+            residuals.extend(found.flatten_all()?.read_list::<f32>()?);
         }
         let [_, rows, columns] = self.view.domain.camera;
         Array3::from_shape_vec((residuals.len() / (rows * columns), rows, columns), residuals)
@@ -136,7 +137,7 @@ impl Channel {
         let dark = drawn.problem.scaling.to_network(&images.narrow(0, 0, 1)?.zeros_like()?)?;
         let sum = |image: &Tensor| -> Result<f64> {
             let predicted = drawn.problem.predict(image)?.to_dtype(DType::F64)?;
-            let predicted = predicted.flatten_all()?.to_vec1::<f64>()?;
+            let predicted = predicted.flatten_all()?.read_list::<f64>()?;
             Ok(predicted.iter().sum::<f64>() * self.view.domain.count() as f64 / predicted.len() as f64)
         };
         let background = sum(&dark)?;

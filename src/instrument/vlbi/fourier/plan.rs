@@ -1,6 +1,6 @@
 //! How the sum over pixels is computed: one dense matrix, or matrices for columns and rows.
 
-use std::f64::consts::TAU;
+use std::{f64::consts::TAU, sync::OnceLock};
 
 use candle_core::{Tensor, WithDType, bail};
 
@@ -10,6 +10,7 @@ use crate::{
     compute::Compute,
     grid::Grid,
     tensor::{Matrix, Real},
+    transfer::send,
 };
 
 /// Above this many entries (256 MB in f32, both ways) the phases of all pixels are not stored but factorised.
@@ -22,10 +23,12 @@ fn half(length: usize) -> usize {
 /// How images become visibilities.
 #[derive(Debug)]
 pub(super) enum Plan {
-    /// Waves `[pixels / 2, M]`, pulse included.
     Dense {
+        /// `[pixels / 2, M]`, pulse included.
         waves: Waves,
         pixels: usize,
+        /// Cosines and sines `[pixels, M]`, known from the first use by [`Plan::on_device`] on.
+        whole: OnceLock<[Tensor; 2]>,
     },
     Separable {
         chunks: Vec<Chunk>,
@@ -53,6 +56,17 @@ impl Waves {
     /// Number of visibilities.
     fn count(&self) -> usize {
         self.cosine[0].columns()
+    }
+
+    /// Cosines and sines `[length, M]` of both halves: the second mirrors the first, with its sine negated.
+    fn whole(&self, length: usize) -> candle_core::Result<[Tensor; 2]> {
+        let (cosine, sine) = (self.cosine[0].plain()?, self.sine[0].plain()?);
+        let mirrored: Vec<u32> = (0..length / 2).rev().map(|i| i as u32).collect();
+        let mirrored = send(mirrored, cosine.device())?;
+        Ok([
+            Tensor::cat(&[&cosine, &cosine.index_select(&mirrored, 0)?], 0)?,
+            Tensor::cat(&[&sine, &sine.index_select(&mirrored, 0)?.neg()?], 0)?,
+        ])
     }
 
     /// Real and imaginary parts `[n, M]` of the rows `[n, length]` of `values`.
@@ -101,6 +115,8 @@ pub(super) struct Chunk {
     row_sine: Vec<f64>,
 }
 
+/// Values of a tensor in host memory.
+#[expect(clippy::disallowed_methods, reason = "nothing crosses: only the CPU's kernel reads its gradient so")]
 pub(super) fn flat<T: WithDType>(tensor: &Tensor) -> candle_core::Result<Vec<T>> {
     tensor.flatten_all()?.to_vec1()
 }
@@ -128,7 +144,7 @@ impl Plan {
             compute.tensor((0..half(grid.len())).flat_map(row).collect(), &[half(grid.len()), uv.len()])
         };
         let waves = Waves::new(&matrix(f64::cos)?, &matrix(f64::sin)?)?;
-        Ok(Self::Dense { waves, pixels: grid.len() })
+        Ok(Self::Dense { waves, pixels: grid.len(), whole: OnceLock::new() })
     }
 
     /// The phases of the columns as matrices, those of the rows as a list: exp(i(a + b)) = exp(ia) exp(ib).
@@ -172,7 +188,7 @@ impl Plan {
         let count = self.count();
         let mut result = vec![T::zero(); batch * count * 2];
         match self {
-            Self::Dense { waves, pixels } => {
+            Self::Dense { waves, pixels, .. } => {
                 let [real, imaginary] = waves.apply(images, *pixels)?;
                 for (pair, (real, imaginary)) in
                     result.chunks_exact_mut(2).zip(real.into_iter().zip(imaginary))
@@ -211,7 +227,7 @@ impl Plan {
     pub(super) fn adjoint<T: Real>(&self, visibilities: &[T], batch: usize) -> candle_core::Result<Vec<T>> {
         let count = self.count();
         match self {
-            Self::Dense { waves, pixels } => {
+            Self::Dense { waves, pixels, .. } => {
                 let part = |offset: usize| -> Vec<T> {
                     visibilities.iter().skip(offset).step_by(2).copied().collect()
                 };
@@ -245,13 +261,16 @@ impl Plan {
 
     /// The same with stock tensor operations, for devices other than the CPU.
     pub(super) fn on_device(&self, images: &Tensor) -> candle_core::Result<Tensor> {
-        let Self::Dense { waves, pixels } = self else { bail!("the transform was planned for the CPU") };
-        let (cosine, sine) = (waves.cosine[0].plain()?, waves.sine[0].plain()?);
-        // The second half of the pixels mirrors the first: same cosine, negated sine.
-        let mirrored: Vec<u32> = (0..pixels / 2).rev().map(|i| i as u32).collect();
-        let mirrored = Tensor::new(mirrored, images.device())?;
-        let cosine = Tensor::cat(&[&cosine, &cosine.index_select(&mirrored, 0)?], 0)?;
-        let sine = Tensor::cat(&[&sine, &sine.index_select(&mirrored, 0)?.neg()?], 0)?;
-        Tensor::stack(&[images.matmul(&cosine)?, images.matmul(&sine)?], 2)
+        let Self::Dense { waves, pixels, whole } = self else {
+            bail!("the transform was planned for the CPU")
+        };
+        let [cosine, sine] = match whole.get() {
+            Some(whole) => whole,
+            None => {
+                let made = waves.whole(*pixels)?;
+                whole.get_or_init(|| made)
+            }
+        };
+        Tensor::stack(&[images.matmul(cosine)?, images.matmul(sine)?], 2)
     }
 }
