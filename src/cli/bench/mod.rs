@@ -1,6 +1,8 @@
 //! `antumbra bench`: measurements of speed and quality, each with the table that it writes.
 
+mod passes;
 mod posterior;
+mod reach;
 mod run;
 mod scaling;
 mod series;
@@ -17,6 +19,7 @@ pub(super) enum Bench {
     Run(Box<run::Run>),
     Scaling(scaling::Scaling),
     Posterior(posterior::Posterior),
+    Passes(passes::Passes),
 }
 
 impl Bench {
@@ -29,6 +32,7 @@ impl Bench {
             Self::Run(command) => command.run(),
             Self::Scaling(command) => command.run(),
             Self::Posterior(command) => command.run(),
+            Self::Passes(command) => command.run(),
         }
     }
 }

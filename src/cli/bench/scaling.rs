@@ -160,7 +160,7 @@ fn time(series: &Series, size: usize) -> Result<Row> {
 }
 
 /// Processor time of all threads so far, s.
-fn processor_time() -> f64 {
+pub(super) fn processor_time() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid place to write to.
     let status = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
