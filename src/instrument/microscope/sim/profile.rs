@@ -30,8 +30,8 @@ impl Profile {
         Self::new([0.0; 2], [1.0; 2], vec![1.0])
     }
 
-    /// A polynomial of places of a field with its middle and half its size in m along Y and X, of which [`Profile::at`] gives
-    /// examples: `coefficients` are those of 1, y, y^2, .., x, x y, .. up to one degree.
+    /// A polynomial over a field of which `centre` is the middle and `half` half the size, m along Y and X: `coefficients` are
+    /// those of 1, y, y^2, .., x, x y, .. up to one degree, of places from -1 to 1.
     pub fn new(centre: [f64; 2], half: [f64; 2], coefficients: Vec<f64>) -> Self {
         Self { centre, half, coefficients }
     }
