@@ -9,7 +9,7 @@ use super::{Likelihood, Measured, Position};
 use crate::{
     Error, Result,
     rng::Rng,
-    tensor::{compute_of, to_host},
+    tensor::{compute_of, to_host, value_and_gradient},
     transfer::Transfer,
 };
 
@@ -19,6 +19,8 @@ pub trait Density: Send + Sync + 'static {
     const NAME: &'static str;
     /// True where the gradient is unbounded somewhere; see [`Likelihood::is_singular`].
     const SINGULAR: bool;
+    /// True if [`Density::of_tensor`] is there.
+    const ON_DEVICE: bool = false;
 
     /// Number of real, independent data.
     fn count(&self) -> usize;
@@ -28,6 +30,15 @@ pub trait Density: Send + Sync + 'static {
 
     /// Log probability of the data, nats, up to a constant, and its gradient by each predicted value.
     fn log_prob(&self, predicted: &[f64]) -> (f64, Vec<f64>);
+
+    /// [`Density::log_prob`] `[B]` of predictions `[B, ..]` where they lie, differentiable; none if it is written for the host
+    /// only.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    fn of_tensor(&self, _predicted: &Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
 
     /// Whitened residuals, one per datum.
     fn residuals(&self, predicted: &[f64]) -> Vec<f64>;
@@ -114,15 +125,30 @@ impl<D: Density> Likelihood for Data<D> {
         self.density.count()
     }
 
+    fn is_on_host(&self) -> bool {
+        !D::ON_DEVICE
+    }
+
     fn log_prob(&self, predicted: &Tensor) -> Result<Tensor> {
-        let op = LogProb { density: self.density.clone(), gradient: OnceLock::new() };
         self.check(predicted)?;
+        if !predicted.device().is_cpu()
+            && let Some(value) = self.density.of_tensor(predicted)?
+        {
+            return Ok(value);
+        }
+        let op = LogProb { density: self.density.clone(), gradient: OnceLock::new() };
+        if predicted.device().is_cpu() && predicted.dtype() == DType::F64 {
+            return Ok(predicted.contiguous()?.apply_op1(op)?);
+        }
         let host = predicted.transfer(&Device::Cpu)?.to_dtype(DType::F64)?.contiguous()?;
         let value = host.apply_op1(op)?;
         Ok(value.to_dtype(predicted.dtype())?.transfer(predicted.device())?)
     }
 
     fn log_prob_and_gradient(&self, predicted: &Tensor) -> Result<(Tensor, Tensor)> {
+        if D::ON_DEVICE && !predicted.device().is_cpu() {
+            return value_and_gradient(predicted, |predicted| self.log_prob(predicted));
+        }
         let (values, gradient) = evaluate(&*self.density, &self.host(predicted)?);
         let compute = compute_of(predicted);
         let count = values.len();

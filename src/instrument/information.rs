@@ -25,6 +25,11 @@ pub struct Information {
 const NEIGHBOURS: usize = 4;
 
 impl Information {
+    /// Standard deviation that the data leave in the direction that is seen best.
+    pub fn finest(&self) -> f64 {
+        self.spectrum.iter().fold(0.0, |most: f64, value| most.max(*value)).sqrt().recip()
+    }
+
     /// What the data say about images near `image` `[1, Z, Y, X]`; none if the instrument is not affine, does not only
     /// collect light, or its noise has no known information.
     ///

@@ -13,7 +13,7 @@ mod seen;
 mod subspace;
 pub mod vlbi;
 
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 
 pub use blind::Blind;
 pub use information::Information;
@@ -30,6 +30,7 @@ use crate::{
     prior::Scaling,
     rng::Rng,
     tensor::{by_parts, value_and_gradient},
+    transfer::Transfer,
 };
 
 /// A differentiable instrument model, y = A(x).
@@ -66,6 +67,11 @@ pub trait Likelihood: Send + Sync {
 
     /// Number of real data.
     fn count(&self) -> usize;
+
+    /// True if it is computed in host memory, in double precision, wherever the prediction lies.
+    fn is_on_host(&self) -> bool {
+        false
+    }
 
     /// Log probability `[B]` of the measured data, nats, differentiable; constants may be left out.
     ///
@@ -275,11 +281,12 @@ impl Problem {
 
 /// Summed log probability `[B]` of data products given what the forward model predicts, nats.
 fn log_probability(likelihoods: &[Box<dyn Likelihood>], predicted: &Tensor) -> Result<Tensor> {
-    let mut total = Tensor::zeros(predicted.dim(0)?, predicted.dtype(), predicted.device())?;
-    for likelihood in likelihoods {
-        total = (total + likelihood.log_prob(predicted)?)?;
-    }
-    Ok(total)
+    let seen = seen(likelihoods, predicted)?;
+    let nothing = Tensor::zeros(seen.dim(0)?, seen.dtype(), seen.device())?;
+    let total = likelihoods
+        .iter()
+        .try_fold(nothing, |total, likelihood| -> Result<_> { Ok((total + likelihood.log_prob(&seen)?)?) })?;
+    back(total, predicted)
 }
 
 /// [`log_probability`] and its gradient by the prediction, both detached.
@@ -287,10 +294,28 @@ fn log_probability_and_gradient(
     likelihoods: &[Box<dyn Likelihood>],
     predicted: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
-    let nothing =
-        (Tensor::zeros(predicted.dim(0)?, predicted.dtype(), predicted.device())?, predicted.zeros_like()?);
-    likelihoods.iter().try_fold(nothing, |(value, gradient), likelihood| {
-        let (more, slope) = likelihood.log_prob_and_gradient(predicted)?;
-        Ok(((value + more)?, (gradient + slope)?))
-    })
+    let seen = seen(likelihoods, predicted)?;
+    let nothing = (Tensor::zeros(seen.dim(0)?, seen.dtype(), seen.device())?, seen.zeros_like()?);
+    let (value, gradient) =
+        likelihoods.iter().try_fold(nothing, |(value, gradient), likelihood| -> Result<_> {
+            let (more, slope) = likelihood.log_prob_and_gradient(&seen)?;
+            Ok(((value + more)?, (gradient + slope)?))
+        })?;
+    Ok((back(value, predicted)?, back(gradient, predicted)?))
+}
+
+/// The prediction where its likelihoods are computed: products that are computed in host memory share one copy.
+fn seen(likelihoods: &[Box<dyn Likelihood>], predicted: &Tensor) -> Result<Tensor> {
+    match likelihoods.iter().any(|likelihood| likelihood.is_on_host()) {
+        true => Ok(predicted.transfer(&Device::Cpu)?.to_dtype(DType::F64)?),
+        false => Ok(predicted.clone()),
+    }
+}
+
+/// What was computed of [`seen`], where the prediction lies.
+fn back(computed: Tensor, predicted: &Tensor) -> Result<Tensor> {
+    match computed.device().same_device(predicted.device()) && computed.dtype() == predicted.dtype() {
+        true => Ok(computed),
+        false => Ok(computed.to_dtype(predicted.dtype())?.transfer(predicted.device())?),
+    }
 }

@@ -100,6 +100,16 @@ impl Draws {
         self.select(&index)
     }
 
+    /// The draws that were made last, together.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    pub fn latest(&self) -> Result<Self> {
+        let last = self.time.iter().max();
+        let index: Vec<usize> = (0..self.len()).filter(|&i| Some(&self.time[i]) == last).collect();
+        self.select(&index)
+    }
+
     /// `values` `[S]` chain by chain.
     pub fn by_chain<T: Copy>(&self, values: &[T]) -> Vec<Vec<T>> {
         grouped(&self.chain, values)

@@ -14,9 +14,16 @@ use rustfft::FftNum;
 
 use crate::{
     Error, Result,
+    compute::Compute,
     instrument::Information,
     rng::Rng,
-    tensor::{compute_of, each_image, fft3::RealFft3, on_host},
+    tensor::{
+        compute_of,
+        dft::{Axis, Dft3, gains},
+        each_image,
+        fft3::RealFft3,
+        on_host,
+    },
 };
 
 /// Ratio of neighbouring strengths.
@@ -28,18 +35,21 @@ const STRENGTHS: usize = 3;
 #[derive(Debug)]
 pub struct Metric {
     width: f64,
-    sum: Precision,
+    plan: Plan,
 }
 
+/// How it is computed: by fast transforms in host memory, in one precision, or by matrix products on the device.
 #[derive(Debug)]
-enum Precision {
+enum Plan {
     Single(Sum<f32>),
     Double(Sum<f64>),
+    Products(Products),
 }
 
 /// The terms of the sum, that of strength 0 last.
 #[derive(Debug)]
 struct Sum<T: FftNum> {
+    shape: [usize; 3],
     fft: RealFft3<T>,
     terms: Vec<Term<T>>,
 }
@@ -54,17 +64,21 @@ struct Term<T> {
 }
 
 impl Metric {
-    /// The covariance with a reference of standard deviation `width`, network unit, for images of precision `dtype`.
+    /// The covariance with a reference of standard deviation `width`, network unit, for images of `compute`.
     ///
     /// # Errors
     /// A precision other than single and double.
-    pub fn new(information: &Information, width: f64, dtype: DType) -> Result<Self> {
-        let sum = match dtype {
-            DType::F32 => Precision::Single(Sum::new(information, width)),
-            DType::F64 => Precision::Double(Sum::new(information, width)),
+    pub fn new(information: &Information, width: f64, compute: &Compute) -> Result<Self> {
+        let short = information.shape.iter().all(|length| *length <= Dft3::LONGEST);
+        let plan = match compute.dtype {
+            _ if short && !compute.device.is_cpu() => {
+                Plan::Products(Products::new(&Sum::new(information, width), compute)?)
+            }
+            DType::F32 => Plan::Single(Sum::new(information, width)),
+            DType::F64 => Plan::Double(Sum::new(information, width)),
             other => return Err(Error::config("precision", format!("{other:?}; use f32 or f64"))),
         };
-        Ok(Self { width, sum })
+        Ok(Self { width, plan })
     }
 
     /// C times `x` `[B, Z, Y, X]`.
@@ -72,7 +86,10 @@ impl Metric {
     /// # Errors
     /// Those of the tensor library.
     pub fn raise(&self, x: &Tensor) -> Result<Tensor> {
-        on_host(x, |x| x.apply_op1_no_bwd(&Operation(&self.sum, Product::Covariance)))
+        match &self.plan {
+            Plan::Products(products) => products.covariance(x),
+            plan => on_host(x, |x| x.apply_op1_no_bwd(&Operation(plan, Product::Covariance))),
+        }
     }
 
     /// A draw of N(0, C) for each of the images `like`.
@@ -83,8 +100,14 @@ impl Metric {
         let mut sum = like.zeros_like()?;
         for index in 0..self.terms() {
             let noise = rng.normals(like.dims(), &compute_of(like))?;
-            let root = Operation(&self.sum, Product::Root(index));
-            sum = (sum + on_host(&noise, |noise| noise.apply_op1_no_bwd(&root))?)?;
+            let root = match &self.plan {
+                Plan::Products(products) => products.root(index, &noise)?,
+                plan => {
+                    let root = Operation(plan, Product::Root(index));
+                    on_host(&noise, |noise| noise.apply_op1_no_bwd(&root))?
+                }
+            };
+            sum = (sum + root)?;
         }
         Ok(sum)
     }
@@ -98,9 +121,10 @@ impl Metric {
     }
 
     fn terms(&self) -> usize {
-        match &self.sum {
-            Precision::Single(sum) => sum.terms.len(),
-            Precision::Double(sum) => sum.terms.len(),
+        match &self.plan {
+            Plan::Single(sum) => sum.terms.len(),
+            Plan::Double(sum) => sum.terms.len(),
+            Plan::Products(products) => products.terms.len(),
         }
     }
 }
@@ -123,7 +147,8 @@ impl<T: FftNum> Sum<T> {
             let gains = (strengths[index] > 0.0).then(|| information.spectrum.iter().map(root).collect());
             Term { gains, part }
         };
-        Self { fft: RealFft3::new(information.shape), terms: (0..strengths.len()).map(term).collect() }
+        let terms = (0..strengths.len()).map(term).collect();
+        Self { shape: information.shape, fft: RealFft3::new(information.shape), terms }
     }
 
     /// The image filtered `times` as a term filters.
@@ -158,6 +183,47 @@ impl<T: FftNum> Term<T> {
     }
 }
 
+/// [`Sum`] as matrix products.
+#[derive(Debug)]
+struct Products {
+    dft: Dft3,
+    /// Gains and parts of each term.
+    terms: Vec<(Option<Tensor>, Tensor)>,
+}
+
+impl Products {
+    fn new(sum: &Sum<f64>, compute: &Compute) -> Result<Self> {
+        let shape = sum.shape;
+        let [z, y, x] = shape;
+        let term = |term: &Term<f64>| {
+            let gains = term.gains.clone().map(|values| gains(values, shape, compute)).transpose()?;
+            Ok((gains, compute.tensor(term.part.clone(), &[1, z, y, x])?))
+        };
+        let terms = sum.terms.iter().map(term).collect::<Result<_>>()?;
+        Ok(Self { dft: Dft3::new(shape.map(Axis::whole), compute)?, terms })
+    }
+
+    fn filtered(&self, gains: Option<&Tensor>, image: Tensor) -> Result<Tensor> {
+        match gains {
+            Some(gains) => self.dft.inverse(&self.dft.forward(&image)?.scaled(gains)?),
+            None => Ok(image),
+        }
+    }
+
+    fn root(&self, index: usize, noise: &Tensor) -> Result<Tensor> {
+        let (gains, part) = &self.terms[index];
+        Ok(self.filtered(gains.as_ref(), noise.clone())?.broadcast_mul(part)?)
+    }
+
+    fn covariance(&self, images: &Tensor) -> Result<Tensor> {
+        self.terms.iter().try_fold(images.zeros_like()?, |sum, (gains, part)| {
+            let squared = gains.as_ref().map(Tensor::sqr).transpose()?;
+            let one = self.filtered(squared.as_ref(), images.broadcast_mul(part)?)?;
+            Ok((sum + one.broadcast_mul(part)?)?)
+        })
+    }
+}
+
 /// P_j^2 of a pixel: between two strengths in the proportion that gives its variance, else that of the nearest.
 fn share(strengths: &[f64], index: usize, strength: f64, variance: impl Fn(f64) -> f64) -> f64 {
     let here = variance(strength);
@@ -180,7 +246,7 @@ enum Product {
     Root(usize),
 }
 
-struct Operation<'a>(&'a Precision, Product);
+struct Operation<'a>(&'a Plan, Product);
 
 impl Operation<'_> {
     fn each<T: FftNum>(&self, sum: &Sum<T>, values: &[T], layout: &Layout) -> candle_core::Result<Vec<T>> {
@@ -198,13 +264,9 @@ impl CustomOp1 for Operation<'_> {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let storage = match (storage, self.0) {
-            (CpuStorage::F32(values), Precision::Single(sum)) => {
-                CpuStorage::F32(self.each(sum, values, layout)?)
-            }
-            (CpuStorage::F64(values), Precision::Double(sum)) => {
-                CpuStorage::F64(self.each(sum, values, layout)?)
-            }
-            _ => bail!("the covariance was made for another precision"),
+            (CpuStorage::F32(values), Plan::Single(sum)) => CpuStorage::F32(self.each(sum, values, layout)?),
+            (CpuStorage::F64(values), Plan::Double(sum)) => CpuStorage::F64(self.each(sum, values, layout)?),
+            _ => bail!("the covariance was made for another precision or device"),
         };
         Ok((storage, layout.shape().clone()))
     }
@@ -215,7 +277,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::{compute::Compute, tensor::to_host};
+    use crate::tensor::to_host;
 
     /// A blur that is seen a hundred times worse on the right, and not at all in the last column.
     fn information(shape: [usize; 3]) -> Information {
@@ -240,7 +302,7 @@ mod tests {
     #[test]
     fn draws_have_the_covariance() {
         let (compute, shape) = (Compute::cpu_f64(), [1, 6, 8]);
-        let metric = Metric::new(&information(shape), 2.0, DType::F64).unwrap();
+        let metric = Metric::new(&information(shape), 2.0, &Compute::cpu_f64()).unwrap();
         assert_eq!(metric.terms(), 4);
         let mut rng = Rng::new(1);
         let [a, b] = [0, 1].map(|_| rng.normals(&[1, 1, 6, 8], &compute).unwrap());
@@ -261,7 +323,7 @@ mod tests {
         for strength in [1.0, 0.3, 0.01, 0.0] {
             let mut even = information(shape);
             even.strength = vec![strength; 16];
-            let metric = Metric::new(&even, width, DType::F64).unwrap();
+            let metric = Metric::new(&even, width, &Compute::cpu_f64()).unwrap();
             let waves =
                 |x: usize| (0..16).map(|i| if (x * i).is_multiple_of(2) { 1.0 } else { -1.0 }).collect();
             for (column, wave) in [0, 1].map(waves).into_iter().enumerate() {
@@ -275,10 +337,27 @@ mod tests {
         }
     }
 
+    /// Matrix products give what fast transforms give.
+    #[test]
+    fn products_do_the_same() {
+        let (compute, shape) = (Compute::cpu_f64(), [2, 5, 8]);
+        let sum = Sum::<f64>::new(&information(shape), 2.0);
+        let products = Products::new(&sum, &compute).unwrap();
+        let image = Rng::new(4).normals(&[1, 2, 5, 8], &compute).unwrap();
+        let values = to_host(&image).unwrap();
+        let close = |found: Tensor, exact: Vec<f64>| {
+            to_host(&found).unwrap().iter().zip(exact).all(|(a, b)| (a - b).abs() < 1e-12)
+        };
+        assert!(close(products.covariance(&image).unwrap(), sum.covariance(&values)));
+        for index in 0..sum.terms.len() {
+            assert!(close(products.root(index, &image).unwrap(), sum.root(index, &values)), "{index}");
+        }
+    }
+
     #[test]
     fn only_what_is_not_seen_narrows() {
         let shape = [1, 4, 6];
-        let metric = Metric::new(&information(shape), 100.0, DType::F64).unwrap();
+        let metric = Metric::new(&information(shape), 100.0, &Compute::cpu_f64()).unwrap();
         let offset = Rng::new(2).normals(&[1, 1, 4, 6], &Compute::cpu_f64()).unwrap();
         let narrowed = to_host(&metric.narrowed(&offset, 0.5).unwrap()).unwrap();
         for (i, (found, before)) in narrowed.iter().zip(to_host(&offset).unwrap()).enumerate() {

@@ -64,15 +64,20 @@ pub fn draw_given_noisy(
 /// Pixels that a thread of the CPU denoises at a time.
 const PART: usize = 1 << 15;
 
-/// D(noisy, level) with one noise level for the whole batch, detached.
+/// D(noisy, level) with one noise level for the whole batch, detached. Below the prior's range its score is that of the lowest
+/// level.
 ///
 /// # Errors
 /// Those of the prior.
 pub fn denoised(prior: &dyn Denoiser, noisy: &Tensor, level: f64) -> Result<Tensor> {
+    let known = level.max(prior.noise_range().0);
     let [clean] = by_parts(noisy, PART, |part| {
-        let levels = Tensor::full(level, part.dim(0)?, part.device())?.to_dtype(part.dtype())?;
+        let levels = Tensor::full(known, part.dim(0)?, part.device())?.to_dtype(part.dtype())?;
         Ok([prior.denoise(part, &levels)?.detach()])
     })?;
+    if known > level {
+        return Ok((noisy + ((clean - noisy)? * (level / known).powi(2))?)?);
+    }
     Ok(clean)
 }
 

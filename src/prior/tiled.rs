@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, Var, WithDType, bail};
+use candle_core::{Tensor, Var};
 use rayon::prelude::*;
 
 use super::{Adaptation, Denoiser, Trainable};
-use crate::{Error, Result, rng::Rng, transfer::Transfer};
+use crate::{Error, Result, compute::Compute, rng::Rng, transfer::send};
 
 /// Tiles of a plane that pass through the network together: always as many, so that results do not depend on the number
 /// of threads.
@@ -27,12 +27,13 @@ pub struct Tiled<D: ?Sized> {
 }
 
 impl<D: Denoiser + ?Sized> Tiled<D> {
-    /// Tiles of the prior's own shape that overlap by at least `overlap` pixels, on images of `shape` Z, Y, X.
+    /// Tiles of the prior's own shape that overlap by at least `overlap` pixels, on images of `shape` Z, Y, X
+    /// of `compute`.
     ///
     /// # Errors
     /// An image smaller than a tile, tiles of several planes, or an overlap of more than half a tile.
-    pub fn new(tile: Box<D>, shape: [usize; 3], overlap: usize) -> Result<Self> {
-        let layout = Arc::new(Tiling::new(tile.shape(), shape, overlap)?);
+    pub fn new(tile: Box<D>, shape: [usize; 3], overlap: usize, compute: &Compute) -> Result<Self> {
+        let layout = Arc::new(Tiling::new(tile.shape(), shape, overlap, compute)?);
         Ok(Self { tile, planes: shape[0], layout })
     }
 
@@ -43,7 +44,7 @@ impl<D: Denoiser + ?Sized> Tiled<D> {
 
     /// Denoised plane `[1, 1, Y, X]` at noise level `[1]`.
     fn plane(&self, noisy: &Tensor, level: &Tensor) -> Result<Tensor> {
-        let tiles = self.layout.cut(noisy)?.transfer(noisy.device())?;
+        let tiles = self.layout.cut(noisy)?;
         let count = tiles.dim(0)?;
         let levels = level.broadcast_as(count)?.contiguous()?;
         let denoise = |start: usize| {
@@ -52,7 +53,7 @@ impl<D: Denoiser + ?Sized> Tiled<D> {
         };
         let starts: Vec<usize> = (0..count).step_by(PART).collect();
         let denoised = starts.into_par_iter().map(denoise).collect::<Result<Vec<_>>>()?;
-        Ok(self.layout.blend(&Tensor::cat(&denoised, 0)?)?.transfer(noisy.device())?)
+        self.layout.blend(&Tensor::cat(&denoised, 0)?)
     }
 }
 
@@ -104,7 +105,7 @@ impl Trainable for Tiled<dyn Trainable> {
 }
 
 /// Where tiles lie along one axis.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 struct Cuts {
     /// First pixel of each tile.
     starts: Vec<usize>,
@@ -125,6 +126,21 @@ impl Cuts {
             starts.iter().map(|start| (0..tile).map(|i| rise(i, tile) / total[start + i]).collect());
         Self { weights: weights.collect(), starts }
     }
+
+    /// Which pixel of the image each pixel of the tiles shows, one tile after the other.
+    fn pixels(&self, compute: &Compute) -> Result<Tensor> {
+        let tiles = self.starts.iter().zip(&self.weights);
+        let pixels: Vec<u32> =
+            tiles.flat_map(|(&start, weights)| (start..start + weights.len()).map(|i| i as u32)).collect();
+        Ok(send(pixels, &compute.device)?)
+    }
+
+    /// The weight of each of them.
+    fn weights(&self, compute: &Compute) -> Result<Tensor> {
+        let weights = self.weights.concat();
+        let count = weights.len();
+        compute.tensor(weights, &[count])
+    }
 }
 
 /// A weight that falls smoothly towards the edges of a tile but never to 0.
@@ -132,17 +148,29 @@ fn rise(pixel: usize, tile: usize) -> f64 {
     (std::f64::consts::PI * (pixel as f64 + 0.5) / tile as f64).sin().powi(2)
 }
 
-/// How planes are cut into tiles.
-#[derive(Debug, Clone, PartialEq)]
+/// How planes are cut into tiles, and tiles made planes again. On the way the tiles lie side by side, as one image without
+/// overlaps.
+#[derive(Debug)]
 struct Tiling {
+    /// Pixels of a plane along Y and X.
     shape: [usize; 2],
+    /// Pixels of a tile.
     tile: [usize; 2],
-    rows: Cuts,
-    columns: Cuts,
+    /// Tiles along Y and X.
+    grid: [usize; 2],
+    /// Which row and which column of the plane each row and column of the tiles shows.
+    pixels: [Tensor; 2],
+    /// Their weights, `[rows, 1]` and `[columns]`.
+    weights: [Tensor; 2],
 }
 
 impl Tiling {
-    fn new([planes, height, width]: [usize; 3], shape: [usize; 3], overlap: usize) -> Result<Self> {
+    fn new(
+        [planes, height, width]: [usize; 3],
+        shape: [usize; 3],
+        overlap: usize,
+        compute: &Compute,
+    ) -> Result<Self> {
         let refuse = |problem: String| Err(Error::config("prior", problem));
         if planes != 1 || shape[1] < height || shape[2] < width {
             return refuse(format!(
@@ -154,107 +182,45 @@ impl Tiling {
                 "tiles of {height} x {width} cannot overlap by {overlap}; use at most half"
             ));
         }
-        let tiling = Self {
-            shape: [shape[1], shape[2]],
-            tile: [height, width],
-            rows: Cuts::new(shape[1], height, overlap),
-            columns: Cuts::new(shape[2], width, overlap),
-        };
-        if tiling.count().saturating_mul(shape[0]) > MOST_TILES {
+        let [rows, columns] = [Cuts::new(shape[1], height, overlap), Cuts::new(shape[2], width, overlap)];
+        let grid = [rows.starts.len(), columns.starts.len()];
+        if grid.iter().product::<usize>().saturating_mul(shape[0]) > MOST_TILES {
             return refuse(format!("{shape:?} pixels need more than {MOST_TILES} tiles; cut the data"));
         }
-        Ok(tiling)
+        Ok(Self {
+            shape: [shape[1], shape[2]],
+            tile: [height, width],
+            grid,
+            pixels: [rows.pixels(compute)?, columns.pixels(compute)?],
+            weights: [rows.weights(compute)?.unsqueeze(1)?, columns.weights(compute)?],
+        })
     }
 
     fn count(&self) -> usize {
-        self.rows.starts.len() * self.columns.starts.len()
+        self.grid.iter().product()
     }
 
     /// Tiles `[T, 1, h, w]` of a plane `[1, 1, Y, X]`.
-    fn cut(self: &Arc<Self>, image: &Tensor) -> Result<Tensor> {
-        let cut = Move { layout: Arc::clone(self), back: false };
-        Ok(image.transfer(&Device::Cpu)?.contiguous()?.apply_op1(cut)?)
+    fn cut(&self, plane: &Tensor) -> Result<Tensor> {
+        let ([down, across], [height, width]) = (self.grid, self.tile);
+        let [rows, columns] = &self.pixels;
+        let side_by_side = plane.contiguous()?.index_select(rows, 2)?.index_select(columns, 3)?;
+        let tiles = side_by_side.reshape((down, height, across, width))?.transpose(1, 2)?;
+        Ok(tiles.contiguous()?.reshape((down * across, 1, height, width))?)
     }
 
-    /// The plane `[1, 1, Y, X]` of weighted tiles `[T, 1, h, w]`.
-    fn blend(self: &Arc<Self>, tiles: &Tensor) -> Result<Tensor> {
-        let [height, width] = self.tile;
-        let mut weights = Vec::with_capacity(self.count() * height * width);
-        for row in &self.rows.weights {
-            for column in &self.columns.weights {
-                weights.extend(row.iter().flat_map(|y| column.iter().map(move |x| y * x)));
-            }
-        }
-        let weights = Tensor::from_vec(weights, (self.count(), 1, height, width), &Device::Cpu)?;
-        let weighted = (tiles.transfer(&Device::Cpu)? * weights.to_dtype(tiles.dtype())?)?;
-        Ok(weighted.contiguous()?.apply_op1(Move { layout: Arc::clone(self), back: true })?)
-    }
-
-    /// Calls `each` with the first value of every row of every tile, among the tiles' values and among the image's.
-    fn each_row(&self, mut each: impl FnMut(usize, usize)) {
-        let ([_, columns], [height, width]) = (self.shape, self.tile);
-        let mut from = 0;
-        for &top in &self.rows.starts {
-            for &left in &self.columns.starts {
-                for row in 0..height {
-                    each(from, (top + row) * columns + left);
-                    from += width;
-                }
-            }
-        }
-    }
-}
-
-/// Copies a plane into tiles, or adds tiles up to a plane: each is the other's adjoint.
-struct Move {
-    layout: Arc<Tiling>,
-    back: bool,
-}
-
-impl Move {
-    fn run<T: WithDType>(&self, values: &[T], layout: &Layout) -> candle_core::Result<Vec<T>> {
-        let Some((start, end)) = layout.contiguous_offsets() else { bail!("tiles need contiguous images") };
-        let (source, width) = (&values[start..end], self.layout.tile[1]);
-        let mut moved = vec![T::zero(); self.target().elem_count()];
-        self.layout.each_row(|tile, pixel| {
-            if self.back {
-                let sums = moved[pixel..pixel + width].iter_mut();
-                sums.zip(&source[tile..tile + width]).for_each(|(sum, value)| *sum += *value);
-            } else {
-                moved[tile..tile + width].copy_from_slice(&source[pixel..pixel + width]);
-            }
-        });
-        Ok(moved)
-    }
-
-    /// Shape of the result.
-    fn target(&self) -> Shape {
-        let ([y, x], [height, width]) = (self.layout.shape, self.layout.tile);
-        match self.back {
-            true => Shape::from((1, 1, y, x)),
-            false => Shape::from((self.layout.count(), 1, height, width)),
-        }
-    }
-}
-
-impl CustomOp1 for Move {
-    fn name(&self) -> &'static str {
-        "tiles"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let storage = match storage {
-            CpuStorage::F32(values) => CpuStorage::F32(self.run(values, layout)?),
-            CpuStorage::F64(values) => CpuStorage::F64(self.run(values, layout)?),
-            _ => bail!("tiles need f32 or f64"),
-        };
-        Ok((storage, self.target()))
-    }
-
-    fn bwd(&self, argument: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let adjoint = Self { layout: Arc::clone(&self.layout), back: !self.back };
-        let moved = gradient.contiguous()?.apply_op1_no_bwd(&adjoint)?;
-        Ok(Some(moved.reshape(argument.shape())?))
+    /// The plane `[1, 1, Y, X]` of tiles `[T, 1, h, w]`.
+    fn blend(&self, tiles: &Tensor) -> Result<Tensor> {
+        let ([down, across], [height, width]) = (self.grid, self.tile);
+        let side_by_side = tiles.reshape((down, across, height, width))?.transpose(1, 2)?.contiguous()?;
+        let side_by_side = side_by_side.reshape((down * height, across * width))?;
+        let [down, across] = &self.weights;
+        let weighted = side_by_side.broadcast_mul(down)?.broadcast_mul(across)?;
+        let [rows, columns] = &self.pixels;
+        let nothing = |shape| Tensor::zeros(shape, tiles.dtype(), tiles.device());
+        let plane = nothing((self.shape[0], weighted.dim(1)?))?.index_add(rows, &weighted, 0)?;
+        let plane = nothing((self.shape[0], self.shape[1]))?.index_add(columns, &plane, 1)?;
+        Ok(plane.unsqueeze(0)?.unsqueeze(0)?)
     }
 }
 
@@ -262,7 +228,6 @@ impl CustomOp1 for Move {
 mod tests {
     use super::*;
     use crate::{
-        compute::Compute,
         prior::{
             gaussian::Gaussian,
             unet::{Architecture, UNet},
@@ -303,7 +268,7 @@ mod tests {
         let level = compute.tensor(vec![0.5, 2.0], &[2]).unwrap();
         let whole = pixels(shape, &compute).denoise(&noisy, &level).unwrap();
         for (side, tiles) in [([1, 24, 20], 3), ([1, 16, 14], 12)] {
-            let tiled = Tiled::new(Box::new(pixels(side, &compute)), shape, 4).unwrap();
+            let tiled = Tiled::new(Box::new(pixels(side, &compute)), shape, 4, &compute).unwrap();
             assert_eq!(tiled.tiles(), tiles);
             let denoised = tiled.denoise(&noisy, &level).unwrap();
             assert!(largest_difference(&denoised, &whole) < 1e-12);
@@ -323,7 +288,7 @@ mod tests {
         };
         let network = UNet::new(architecture, &Rng::new(2), &compute).unwrap();
         let mut rng = Rng::new(3);
-        let tiled = Tiled::new(Box::new(network), [1, 24, 20], 4).unwrap();
+        let tiled = Tiled::new(Box::new(network), [1, 24, 20], 4, &compute).unwrap();
         let trainable = tiled.trainable(Adaptation::Copy, &mut rng).unwrap();
         // The last layer starts at zero; other weights make the network more than a scaling.
         for (_, variable) in trainable.variables() {
@@ -354,10 +319,10 @@ mod tests {
     fn tiles_that_do_not_fit_are_refused() {
         let compute = Compute::cpu();
         let tile = || Box::new(pixels([1, 16, 16], &compute));
-        assert!(Tiled::new(tile(), [1, 15, 30], 4).is_err());
-        assert!(Tiled::new(tile(), [1, 30, 30], 9).is_err());
-        assert!(Tiled::new(Box::new(pixels([2, 16, 16], &compute)), [2, 30, 30], 4).is_err());
-        let tiled = Tiled::new(tile(), [1, 30, 30], 4).unwrap();
+        assert!(Tiled::new(tile(), [1, 15, 30], 4, &compute).is_err());
+        assert!(Tiled::new(tile(), [1, 30, 30], 9, &compute).is_err());
+        assert!(Tiled::new(Box::new(pixels([2, 16, 16], &compute)), [2, 30, 30], 4, &compute).is_err());
+        let tiled = Tiled::new(tile(), [1, 30, 30], 4, &compute).unwrap();
         let wrong = Tensor::zeros((1, 1, 30, 29), compute.dtype, &compute.device).unwrap();
         assert!(tiled.denoise(&wrong, &Tensor::ones(1, compute.dtype, &compute.device).unwrap()).is_err());
     }

@@ -70,7 +70,8 @@ pub struct Reconstruction {
     /// The processes that share this run, if there are several.
     pub ensemble: Option<Arc<dyn Ensemble>>,
     input: Input,
-    compute: Compute,
+    /// Where it is computed.
+    pub compute: Compute,
     solver: Box<dyn Solver>,
     /// Images that passed through the prior's network, in all processes.
     network_passes: u64,
@@ -117,14 +118,19 @@ impl Reconstruction {
     ///
     /// # Errors
     /// Settings or files that cannot be used.
-    pub fn prepare(settings: Settings) -> Result<Self> {
+    pub fn prepare(mut settings: Settings) -> Result<Self> {
         settings.validate()?;
         let compute = Compute::named(&settings.device)?;
         settings.precision.apply();
         let input = manifest::hash_file(&file_of(settings.data()?))?;
         let found = Prior::find(&settings.prior)?;
         let Prepared { subject, problem, prior, assumptions } = match recognise(settings.data()?)? {
-            Some(_) => stack::prepare(&settings, &found, &compute)?,
+            Some(_) => {
+                let prepared = stack::prepare(&settings, &found, &compute)?;
+                let (problem, prior) = (&prepared.problem, prepared.prior.as_ref());
+                stack::resolve(&mut settings.solver, problem, prior, &compute)?;
+                prepared
+            }
             None => sky::prepare(&settings, &found, &compute)?,
         };
         let rng = Rng::new(settings.seed);
@@ -214,6 +220,15 @@ impl Reconstruction {
         stack::settle(self, stop, observer)
     }
 
+    /// See [`stack::resolve`], of the problem as it is now.
+    fn resolve(&mut self) -> Result<()> {
+        let (problem, prior) = (&self.problem, self.prior.as_ref());
+        stack::resolve(&mut self.settings.solver, problem, prior, &self.compute)?;
+        self.solver =
+            self.settings.solver.build(problem, prior, &Rng::new(self.settings.seed), &self.compute)?;
+        Ok(())
+    }
+
     fn sample(
         &mut self,
         directory: &Directory,
@@ -236,7 +251,7 @@ impl Reconstruction {
         let mut passes = [0.0];
         let done = ensemble::with(self.ensemble.clone(), || {
             run::run(solver, &self.problem, &prior, &rng, &settings, &stop, &mut in_step)?;
-            passes = [prior.passes() as f64];
+            passes = [prior.forwards() as f64];
             ensemble::sum(&mut passes)
         });
         self.network_passes = passes[0] as u64;

@@ -5,6 +5,7 @@ pub mod conv;
 mod conv_kernel;
 #[cfg(feature = "cuda")]
 mod cuda;
+pub mod dft;
 pub mod fft;
 pub mod fft3;
 mod host;

@@ -82,7 +82,7 @@ fn four_tiles_give_the_posterior_of_one() {
     };
     let start = draw::draws(&whole, 64, 12, &mut rng, &compute).unwrap();
     let tile = Gaussian::periodic([TILE, TILE], power, &compute).unwrap();
-    let four = Tiled::new(Box::new(tile), [1, SIDE, SIDE], 12).unwrap();
+    let four = Tiled::new(Box::new(tile), [1, SIDE, SIDE], 12, &compute).unwrap();
     assert_eq!(four.tiles(), 4);
     let inner = |i: &usize| {
         let inside = BORDER..SIDE - BORDER;

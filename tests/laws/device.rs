@@ -10,6 +10,7 @@ use antumbra::{
     },
     prior::{
         Adaptation, Denoiser,
+        tiled::Tiled,
         unet::{Architecture, UNet},
     },
     rng::Rng,
@@ -25,7 +26,10 @@ use antumbra::{
 };
 use candle_core::{DType, Device, Tensor, Var};
 
-use super::vlbi::{all_products, observation};
+use super::{
+    microscope::{network_objects, problems},
+    vlbi::{all_products, observation},
+};
 use crate::devices;
 
 /// Largest difference in units of the largest value: rounding of single precision in sums over thousands of terms.
@@ -180,6 +184,30 @@ fn likelihoods_of_visibilities() {
         let images = Rng::new(7).normals(&[3, z, y, x], compute).unwrap();
         let (value, gradient) = problem.log_likelihood_and_gradient(&images).unwrap();
         vec![("log likelihood", value), ("gradient", gradient)]
+    });
+}
+
+/// Convolutions by fast transforms on the host and by matrix products on a GPU, and all noise models of cameras.
+#[test]
+fn likelihoods_of_stacks() {
+    on_every_device(|compute| {
+        let mut results = Vec::new();
+        for problem in problems(compute) {
+            let images = network_objects(&problem, 3, compute);
+            let (value, gradient) = problem.log_likelihood_and_gradient(&images).unwrap();
+            results.extend([("log likelihood", value), ("gradient", gradient)]);
+        }
+        results
+    });
+}
+
+#[test]
+fn tiles() {
+    on_every_device(|compute| {
+        let tiled = Tiled::new(Box::new(network(compute)), [2, 20, 31], 4, compute).unwrap();
+        let [x] = variables([&[1, 2, 20, 31]], compute);
+        let y = tiled.denoise(x.as_tensor(), &compute.tensor(vec![0.4], &[1]).unwrap()).unwrap();
+        value_and_gradients(&y, &[&x], compute)
     });
 }
 

@@ -38,7 +38,8 @@ same() { cmp "$folder/$1/$3" "$folder/$2/$3" && echo "$2/$3: the same bytes as $
 time run "${antumbra[@]}" -o "$folder/one"
 time run "${mpi[@]}" "${antumbra[@]}" -o "$folder/two"
 paste -d'\n' <(head -6 "$folder/one/metrics.jsonl") <(head -6 "$folder/two/metrics.jsonl")
-cmp <(grep network_passes "$folder/one/manifest.json") <(grep network_passes "$folder/two/manifest.json") && echo "as many network passes"
+cmp <(grep network_passes "$folder/one/manifest.json") <(grep network_passes "$folder/two/manifest.json")
+echo "as many network passes"
 
 lose last tail
 run "${mpi[@]}" "${antumbra[@]}" -o "$folder/last" --resume

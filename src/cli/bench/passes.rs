@@ -2,7 +2,6 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf, process::ExitCode};
 
-use candle_core::Tensor;
 use clap::Args;
 use serde::Serialize;
 
@@ -19,7 +18,6 @@ use crate::{
     },
     reconstruction::{Reconstruction, Settings},
     rng::Rng,
-    transfer::send,
 };
 
 /// What runs on beds: all savings, then each of them off or another solver.
@@ -76,6 +74,9 @@ pub(in crate::cli) struct Passes {
     /// Seed of instruments, data and solvers
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Where networks run: `auto`, `cpu` or `cuda:N`
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// Number of threads; 0 means all cores
     #[arg(short = 'j', long, default_value_t = 0)]
     threads: usize,
@@ -114,7 +115,7 @@ impl Passes {
     }
 
     fn on_beds(&self) -> Result<Vec<Row>> {
-        let (rng, compute) = (Rng::new(self.seed), Compute::cpu());
+        let (rng, compute) = (Rng::new(self.seed), Compute::named(&self.device)?);
         let mut rows = Vec::new();
         for name in &self.beds {
             let bed = Bed::named(name, &rng, &compute)?;
@@ -123,8 +124,14 @@ impl Passes {
             let target = self.distance * between.sliced_w2;
             for (run, mut settings) in self.runs(&ON_BEDS, followed)? {
                 settings.set_chains(self.draws);
-                let (problem, prior) = (&bed.problem, bed.prior.as_ref());
-                let attempt = Attempt { problem, prior, settings: &settings, rng: &own, limit: self.seconds };
+                let attempt = Attempt {
+                    problem: &bed.problem,
+                    prior: bed.prior.as_ref(),
+                    settings: &settings,
+                    rng: &own,
+                    compute: &compute,
+                    limit: self.seconds,
+                };
                 let cost = attempt
                     .until(|draws| Ok(distance(&bed, draws, &own)?.filter(|found| *found <= target)))?;
                 rows.push(noted(Row { on: bed.name.into(), run, target: ("sliced W2", target), cost }));
@@ -135,14 +142,24 @@ impl Passes {
 
     fn on_data(&self, data: PathBuf) -> Result<Vec<Row>> {
         let on = data.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
-        let settings =
-            Settings { data: Some(data), seed: self.seed, device: "cpu".into(), ..Settings::default() };
-        let Reconstruction { problem, prior, .. } = Reconstruction::prepare(settings)?;
+        let settings = Settings {
+            data: Some(data),
+            seed: self.seed,
+            device: self.device.clone(),
+            ..Settings::default()
+        };
+        let Reconstruction { problem, prior, compute, .. } = Reconstruction::prepare(settings)?;
         let (rng, prior) = (Rng::new(self.seed), prior.as_ref());
         let mut rows = Vec::new();
         for (run, settings) in self.runs(&ON_DATA, SolverSettings::named)? {
-            let attempt =
-                Attempt { problem: &problem, prior, settings: &settings, rng: &rng, limit: self.seconds };
+            let attempt = Attempt {
+                problem: &problem,
+                prior,
+                settings: &settings,
+                rng: &rng,
+                compute: &compute,
+                limit: self.seconds,
+            };
             let cost = attempt.until(|draws| {
                 let rhat = Diagnostics::of(&problem, draws)?.rhat_max;
                 Ok(rhat.filter(|rhat| *rhat <= self.rhat))
@@ -182,16 +199,12 @@ fn followed(name: &str) -> Option<SolverSettings> {
 
 /// Sliced W2 between the latest draws of the chains and as many exact ones.
 fn distance(bed: &Bed, draws: &Draws, rng: &Rng) -> Result<Option<f64>> {
-    let last = draws.time.iter().max();
-    let latest: Vec<u32> =
-        (0u32..).zip(&draws.time).filter(|(_, time)| Some(*time) == last).map(|(index, _)| index).collect();
+    let latest = draws.latest()?;
     if latest.len() < 2 {
         return Ok(None);
     }
     let exact = bed.draws(latest.len(), &mut rng.stream("reference", 0))?;
-    let found = draws.images.index_select(&send(latest, draws.images.device())?, 0)?;
-    let flat = |images: &Tensor| images.flatten_from(1);
-    Ok(Some(sliced_w2(&flat(&found)?, &flat(&exact)?)?))
+    Ok(Some(sliced_w2(&latest.images.flatten_from(1)?, &exact.flatten_from(1)?)?))
 }
 
 const HEADER: &str = "| on | run | to reach | found | steps | forwards | VJPs | seconds | processor seconds |\n\
@@ -272,13 +285,17 @@ mod tests {
         settings.set_chains(64);
         let until = |target: f64, limit: f64| {
             let (problem, prior) = (&bed.problem, bed.prior.as_ref());
-            let attempt = Attempt { problem, prior, settings: &settings, rng: &rng, limit };
+            let attempt =
+                Attempt { problem, prior, settings: &settings, rng: &rng, compute: &compute, limit };
             attempt.until(|draws| Ok(distance(&bed, draws, &rng)?.filter(|d| *d <= target))).unwrap()
         };
         let (early, late) = (until(f64::INFINITY, 60.0), until(0.4, 60.0));
         assert!(early.found.unwrap() > 0.4, "{early:?}");
         assert!(late.found.unwrap() <= 0.4 && late.steps > early.steps, "{late:?}");
-        assert!(late.forwards - early.forwards >= 64 * (late.steps - early.steps), "{early:?} {late:?}");
+        assert!(
+            late.forwards - early.forwards >= 64 * (late.steps - early.steps) as u64,
+            "{early:?} {late:?}"
+        );
         let given_up = until(0.0, 0.0);
         assert!(given_up.found.is_none() && given_up.steps == 0, "{given_up:?}");
     }

@@ -37,6 +37,9 @@ pub(in crate::cli) struct Posterior {
     /// Seed of instruments, data and solvers
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Where networks run: `auto`, `cpu` or `cuda:N`
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// Number of threads; 0 means all cores
     #[arg(short = 'j', long, default_value_t = 0)]
     threads: usize,
@@ -81,7 +84,7 @@ impl Posterior {
     }
 
     fn measure(&self, solvers: &[SolverSettings]) -> Result<Vec<Row>> {
-        let (rng, compute) = (Rng::new(self.seed), Compute::cpu());
+        let (rng, compute) = (Rng::new(self.seed), Compute::named(&self.device)?);
         let all: Vec<String> = Bed::all().map(|(name, _)| name.to_string()).collect();
         let names = if self.beds.is_empty() { &all } else { &self.beds };
         let beds = names.iter().map(|name| Bed::named(name, &rng, &compute)).collect::<Result<Vec<_>>>()?;

@@ -9,8 +9,8 @@ use crate::{
     Result,
     compute::Compute,
     instrument::Problem,
-    posterior::{Draws, SolverSettings, beds::Counted},
-    prior::Denoiser,
+    posterior::{Draws, SolverSettings},
+    prior::{Denoiser, counted::Counted},
     rng::Rng,
 };
 
@@ -22,21 +22,22 @@ pub(super) struct Cost {
     /// Steps of the solver.
     pub(super) steps: usize,
     /// Images that passed through the prior's denoiser, in all chains together.
-    pub(super) forwards: usize,
+    pub(super) forwards: u64,
     /// Vector-Jacobian products of it.
-    pub(super) backwards: usize,
+    pub(super) backwards: u64,
     /// Time of these steps, s.
     pub(super) seconds: f64,
     /// Processor time of all threads, s: hardly longer on a busy machine.
     pub(super) processor_seconds: f64,
 }
 
-/// A run that is to give good draws, on the CPU.
+/// A run that is to give good draws.
 pub(super) struct Attempt<'a> {
     pub(super) problem: &'a Problem,
     pub(super) prior: &'a dyn Denoiser,
     pub(super) settings: &'a SolverSettings,
     pub(super) rng: &'a Rng,
+    pub(super) compute: &'a Compute,
     /// Processor time after which it is given up, s.
     pub(super) limit: f64,
 }
@@ -50,7 +51,7 @@ impl Attempt<'_> {
         let prior = Counted::new(self.prior);
         let mut clock = Clock::default();
         let mut solver = clock.time(|| {
-            self.settings.build(self.problem, &prior, &self.rng.stream("solver", 0), &Compute::cpu())
+            self.settings.build(self.problem, &prior, &self.rng.stream("solver", 0), self.compute)
         })?;
         let (mut found, mut steps, mut known) = (None, 0, 0);
         while found.is_none() && steps < solver.steps() && clock.processor_seconds < self.limit {

@@ -126,7 +126,7 @@ fn stack(voxels: usize) -> Result<Repeat> {
     let psf = recipe.psf(&Grid { shape: [9, 33, 33], pitch: PITCH })?;
     let domain = Domain::new([16, side, side], PITCH, 1, [4, 16, 16], 2)?;
     let [z, y, x] = domain.object.shape;
-    let forward = Widefield { convolution: Convolution::new(&psf, &domain, Compute::cpu().dtype)?, domain };
+    let forward = Widefield { convolution: Convolution::new(&psf, &domain, &Compute::cpu())?, domain };
     let likelihoods: Vec<Box<dyn Likelihood>> = vec![Box::new(UnitNoise(domain.count()))];
     let problem = Problem { forward: Box::new(forward), likelihoods, scaling: Scaling::IDENTITY };
     let image = noise(&[1, z, y, x])?;

@@ -8,7 +8,9 @@ use rustfft::{FftNum, num_complex::Complex};
 use super::{Domain, Psf};
 use crate::{
     Error, Result,
+    compute::Compute,
     tensor::{
+        dft::{Axis, Dft3, Spectrum},
         each_image,
         fft3::{RealFft3, smooth_length},
         on_host,
@@ -22,8 +24,15 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Convolution {
     domain: Domain,
-    single: Option<Arc<Planned<f32>>>,
-    double: Option<Arc<Planned<f64>>>,
+    plan: Plan,
+}
+
+/// How it is computed: by fast transforms in host memory, in one precision, or by matrix products on the device.
+#[derive(Debug, Clone)]
+enum Plan {
+    Single(Arc<Planned<f32>>),
+    Double(Arc<Planned<f64>>),
+    Products(Arc<Products>),
 }
 
 impl Convolution {
@@ -32,7 +41,7 @@ impl Convolution {
     ///
     /// # Errors
     /// A point-spread function with another pitch, without light, or a precision other than single and double.
-    pub fn new(psf: &Psf, domain: &Domain, dtype: DType) -> Result<Self> {
+    pub fn new(psf: &Psf, domain: &Domain, compute: &Compute) -> Result<Self> {
         let differs = |axis: usize| {
             psf.grid.shape[axis] > 1 && (psf.grid.pitch[axis] / domain.object.pitch[axis] - 1.0).abs() > 1e-6
         };
@@ -43,12 +52,16 @@ impl Convolution {
             );
             return Err(Error::config("point-spread function", problem));
         }
-        let (single, double) = match dtype {
-            DType::F32 => (Some(Arc::new(Planned::new(psf, domain)?)), None),
-            DType::F64 => (None, Some(Arc::new(Planned::new(psf, domain)?))),
+        let short = period(psf, domain).iter().all(|length| *length <= Dft3::LONGEST);
+        let plan = match compute.dtype {
+            _ if short && !compute.device.is_cpu() => {
+                Plan::Products(Arc::new(Products::new(psf, domain, compute)?))
+            }
+            DType::F32 => Plan::Single(Arc::new(Planned::new(psf, domain)?)),
+            DType::F64 => Plan::Double(Arc::new(Planned::new(psf, domain)?)),
             other => return Err(Error::config("precision", format!("{other:?}; use f32 or f64"))),
         };
-        Ok(Self { domain: *domain, single, double })
+        Ok(Self { domain: *domain, plan })
     }
 
     /// Light per camera pixel `[B, Z, y, x]` of objects `[B, Z, Y, X]`.
@@ -62,8 +75,51 @@ impl Convolution {
             let expected = vec![batch, z, y, x];
             return Err(Error::Shape { what: "object", expected, found: object.dims().to_vec() });
         }
+        if let Plan::Products(products) = &self.plan {
+            return products.apply(object);
+        }
         let operation = Operation { convolution: self.clone(), adjoint: false };
         on_host(object, |object| object.apply_op1(operation))
+    }
+}
+
+/// Length of the transform along each axis.
+fn period(psf: &Psf, domain: &Domain) -> [usize; 3] {
+    let view = domain.view();
+    [0, 1, 2].map(|axis| {
+        // Output and input indices differ by less than `farthest`; the function reaches `half` beyond.
+        let object = domain.object.shape[axis];
+        let after = object - view[axis] - domain.before[axis];
+        let farthest = view[axis] + domain.before[axis].max(after);
+        let half = (psf.grid.shape[axis] / 2).min(object);
+        smooth_length(object.max(farthest + half))
+    })
+}
+
+/// The operator as matrix products.
+#[derive(Debug)]
+struct Products {
+    dft: Dft3,
+    transfer: Spectrum,
+}
+
+impl Products {
+    fn new(psf: &Psf, domain: &Domain, compute: &Compute) -> Result<Self> {
+        let Planned { period, transfer, .. } = Planned::<f64>::new(psf, domain)?;
+        let (re, im) = transfer.iter().map(|mode| (mode.re, mode.im)).unzip();
+        let axis = |axis: usize| Axis {
+            period: period[axis],
+            values: domain.object.shape[axis],
+            first: domain.before[axis],
+            sums: domain.camera[axis],
+            width: domain.scale(axis),
+        };
+        let dft = Dft3::new([axis(0), axis(1), axis(2)], compute)?;
+        Ok(Self { dft, transfer: Spectrum::new(re, im, period, compute)? })
+    }
+
+    fn apply(&self, object: &Tensor) -> Result<Tensor> {
+        self.dft.inverse(&self.dft.forward(object)?.times(&self.transfer)?)
     }
 }
 
@@ -78,16 +134,8 @@ struct Planned<T: FftNum> {
 
 impl<T: FftNum> Planned<T> {
     fn new(psf: &Psf, domain: &Domain) -> Result<Self> {
-        let view = domain.view();
         let half = psf.grid.shape.map(|size| size / 2);
-        let period = [0, 1, 2].map(|axis| {
-            // Output and input indices differ by less than `farthest`; the function reaches `half` beyond.
-            let object = domain.object.shape[axis];
-            let after = object - view[axis] - domain.before[axis];
-            let farthest = view[axis] + domain.before[axis].max(after);
-            let half = half[axis].min(object);
-            smooth_length(object.max(farthest + half))
-        });
+        let period = period(psf, domain);
         let fft = RealFft3::new(period);
         let mut kernel = vec![T::zero(); fft.volume()];
         let total = light(psf, domain);
@@ -199,11 +247,10 @@ struct Operation {
 impl Operation {
     fn run<T: FftNum>(
         &self,
-        plan: Option<&Arc<Planned<T>>>,
+        plan: &Planned<T>,
         values: &[T],
         layout: &Layout,
     ) -> candle_core::Result<Vec<T>> {
-        let Some(plan) = plan else { bail!("the microscope was planned for another precision") };
         each_image(values, layout, |_, item| if self.adjoint { plan.adjoint(item) } else { plan.apply(item) })
     }
 }
@@ -214,13 +261,13 @@ impl CustomOp1 for Operation {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let Convolution { domain, single, double } = &self.convolution;
+        let Convolution { domain, plan } = &self.convolution;
         let [z, y, x] = if self.adjoint { domain.object.shape } else { domain.camera };
         let shape = Shape::from((layout.dims()[0], z, y, x));
-        let storage = match storage {
-            CpuStorage::F32(values) => CpuStorage::F32(self.run(single.as_ref(), values, layout)?),
-            CpuStorage::F64(values) => CpuStorage::F64(self.run(double.as_ref(), values, layout)?),
-            _ => bail!("the microscope needs tensors of f32 or f64"),
+        let storage = match (storage, plan) {
+            (CpuStorage::F32(values), Plan::Single(plan)) => CpuStorage::F32(self.run(plan, values, layout)?),
+            (CpuStorage::F64(values), Plan::Double(plan)) => CpuStorage::F64(self.run(plan, values, layout)?),
+            _ => bail!("the microscope was planned for another precision or device"),
         };
         Ok((storage, shape))
     }

@@ -62,7 +62,7 @@ impl Widefield {
             ref map if map.len() == count => compute.tensor(map.to_vec(), &[1, count])?,
             ref map => return Err(size("background", count, map.len())),
         };
-        let convolution = Convolution::new(psf, domain, compute.dtype)?;
+        let convolution = Convolution::new(psf, domain, compute)?;
         Ok(Self { domain: *domain, convolution, flat_field, background })
     }
 

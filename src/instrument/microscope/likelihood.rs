@@ -3,6 +3,9 @@
 //! Each is written once, on the host in f64, with its slope; [`Pixels`] makes it a [`Density`] of the expected
 //! values `[B, M]` that the forward model returns.
 
+use std::sync::OnceLock;
+
+use candle_core::{DType, Tensor, bail};
 use rand_distr::{Distribution, Poisson};
 use rayon::prelude::*;
 
@@ -11,6 +14,7 @@ use crate::{
     Error, Result,
     instrument::{Measured, density::Density},
     rng::Rng,
+    transfer::send,
 };
 
 /// Pixels whose terms are added before the next ones: fixed, so that sums do not depend on the number of threads.
@@ -26,6 +30,15 @@ pub trait Noise: Send + Sync + 'static {
 
     /// Log probability of pixel `index`, nats, up to a constant, and its derivative by `expected`.
     fn log_prob(&self, index: usize, expected: f64) -> (f64, f64);
+
+    /// The data, and whatever else differs from pixel to pixel: one value per pixel or one for all.
+    fn maps(&self) -> Vec<&[f64]>;
+
+    /// [`Noise::log_prob`] of all pixels where they lie, `[B, M]` in double precision, of the maps `[M]` or `[1]`.
+    ///
+    /// # Errors
+    /// Those of the tensor library.
+    fn of_tensor(&self, expected: &Tensor, maps: &[Tensor]) -> candle_core::Result<Tensor>;
 
     /// Fisher information of pixel `index` about `expected`.
     fn information(&self, index: usize, expected: f64) -> f64;
@@ -70,6 +83,15 @@ impl Noise for FixedGaussian {
     fn log_prob(&self, index: usize, expected: f64) -> (f64, f64) {
         let residual = self.residual(index, expected);
         (-0.5 * residual * residual, residual / self.sigma(index))
+    }
+
+    fn maps(&self) -> Vec<&[f64]> {
+        vec![&self.data, &self.sigma]
+    }
+
+    fn of_tensor(&self, expected: &Tensor, maps: &[Tensor]) -> candle_core::Result<Tensor> {
+        let [data, sigma] = maps else { bail!("{} has two maps", Self::NAME) };
+        expected.broadcast_sub(data)?.broadcast_div(sigma)?.sqr()? * -0.5
     }
 
     fn information(&self, index: usize, _expected: f64) -> f64 {
@@ -132,6 +154,17 @@ impl Noise for GrowingGaussian {
         (value, difference / variance + 0.5 * slope * (square - 1.0) / variance)
     }
 
+    fn maps(&self) -> Vec<&[f64]> {
+        vec![&self.data, &self.slope, &self.floor]
+    }
+
+    fn of_tensor(&self, expected: &Tensor, maps: &[Tensor]) -> candle_core::Result<Tensor> {
+        let [data, slope, floor] = maps else { bail!("{} has three maps", Self::NAME) };
+        let variance = expected.broadcast_mul(slope)?.broadcast_add(floor)?.maximum(self.least)?;
+        let square = (expected.broadcast_sub(data)?.sqr()? / &variance)?;
+        (square + variance.log()?)? * -0.5
+    }
+
     fn information(&self, index: usize, expected: f64) -> f64 {
         let (variance, slope) = self.variance(index, expected);
         1.0 / variance + 0.5 * (slope / variance).powi(2)
@@ -192,6 +225,26 @@ impl Noise for ShiftedPoisson {
         (saturated - safe + below * (slope + 0.5 * curvature * below), slope + curvature * below)
     }
 
+    fn maps(&self) -> Vec<&[f64]> {
+        vec![&self.data, &self.read_variance]
+    }
+
+    fn of_tensor(&self, expected: &Tensor, maps: &[Tensor]) -> candle_core::Result<Tensor> {
+        let [data, variance] = maps else { bail!("{} has two maps", Self::NAME) };
+        let count = data.broadcast_add(variance)?.maximum(0.0)?;
+        let rate = expected.broadcast_add(variance)?;
+        let safe = rate.maximum(Self::DARKEST)?;
+        let below = (rate - &safe)?;
+        // Without light k (ln (r / k) + 1) is 0, and so is it with any number in place of k inside.
+        let inside = (&count + count.eq(0.0)?.to_dtype(DType::F64)?)?;
+        let saturated = safe.broadcast_div(&inside)?.log()?.broadcast_mul(&count)?.broadcast_add(&count)?;
+        // The parabola around the darkest rate, which no gradient passes through.
+        let [slope, half] =
+            [((&count / Self::DARKEST)? - 1.0)?, (&count * (-0.5 / (Self::DARKEST * Self::DARKEST)))?];
+        let parabola = below.broadcast_mul(&half)?.broadcast_add(&slope)?;
+        (saturated - safe)? + (below * parabola)?
+    }
+
     /// That of rates below one photo-electron is taken for that of one.
     fn information(&self, index: usize, expected: f64) -> f64 {
         self.shifted(index, expected).1.max(1.0).recip()
@@ -231,6 +284,14 @@ fn at(map: &[f64], index: usize) -> f64 {
 /// A noise model of all pixels `[M]` as one density.
 pub struct Pixels<N> {
     noise: N,
+    /// The maps on the first device other than the CPU that asked for them.
+    maps: OnceLock<Vec<Tensor>>,
+}
+
+impl<N> From<N> for Pixels<N> {
+    fn from(noise: N) -> Self {
+        Self { noise, maps: OnceLock::new() }
+    }
 }
 
 impl<N: Noise> Pixels<N> {
@@ -251,13 +312,14 @@ impl<N: Noise> Pixels<N> {
                 return Err(Error::config(*what, format!("pixel {bad} is {}; mend or mask it", map[bad])));
             }
         }
-        Ok(Self { noise })
+        Ok(Self::from(noise))
     }
 }
 
 impl<N: Noise> Density for Pixels<N> {
     const NAME: &'static str = N::NAME;
     const SINGULAR: bool = false;
+    const ON_DEVICE: bool = true;
 
     fn count(&self) -> usize {
         self.noise.data().len()
@@ -279,6 +341,19 @@ impl<N: Noise> Density for Pixels<N> {
         (sums.iter().sum(), slopes.concat())
     }
 
+    fn of_tensor(&self, predicted: &Tensor) -> Result<Option<Tensor>> {
+        let kept = match self.maps.get() {
+            Some(maps) => maps,
+            None => {
+                let maps = self.noise.maps().into_iter().map(|map| send(map, predicted.device()));
+                let maps = maps.collect::<candle_core::Result<Vec<_>>>()?;
+                self.maps.get_or_init(|| maps)
+            }
+        };
+        let values = self.noise.of_tensor(&predicted.to_dtype(DType::F64)?, kept)?;
+        Ok(Some(values.sum(1)?.to_dtype(predicted.dtype())?))
+    }
+
     fn residuals(&self, predicted: &[f64]) -> Vec<f64> {
         predicted.iter().enumerate().map(|(i, expected)| self.noise.residual(i, *expected)).collect()
     }
@@ -294,7 +369,7 @@ impl<N: Noise> Density for Pixels<N> {
     }
 
     fn with_data(&self, data: Vec<f64>) -> Option<Self> {
-        Some(Self { noise: self.noise.with_data(data) })
+        Some(Self::from(self.noise.with_data(data)))
     }
 
     fn information(&self, predicted: &[f64]) -> Option<Vec<f64>> {
@@ -307,5 +382,45 @@ impl<N: Noise> Density for Pixels<N> {
 
     fn measured(&self) -> Option<Measured> {
         self.noise.measured()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        compute::Compute,
+        tensor::{to_host, value_and_gradient},
+    };
+
+    /// Tensors of expected values have the density and the slopes that numbers have, also without light and with less.
+    fn is_the_same(noise: impl Noise) {
+        let pixels = Pixels::from(noise);
+        let rows = [-3.0, 0.01, 7.0].map(|first| (0..6).map(move |i| first + 0.8 * f64::from(i)));
+        let expected: Vec<f64> = rows.into_iter().flatten().collect();
+        let tensor = Compute::cpu_f64().tensor(expected.clone(), &[3, 6]).unwrap();
+        let (values, slopes) = value_and_gradient(&tensor, |x| Ok(pixels.of_tensor(x)?.unwrap())).unwrap();
+        let (values, slopes) = (to_host(&values).unwrap(), to_host(&slopes).unwrap());
+        for (row, expected) in expected.chunks(6).enumerate() {
+            let (value, gradient) = pixels.log_prob(expected);
+            assert!((values[row] - value).abs() < 1e-9 * value.abs(), "{row}: {} {value}", values[row]);
+            for (found, exact) in slopes[6 * row..].iter().zip(gradient) {
+                assert!((found - exact).abs() < 1e-9 * exact.abs().max(1.0), "{row}: {found} {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn tensors_and_numbers_agree() {
+        let data = vec![0.0, -2.5, 1.0, 4.0, 9.0, 3.5];
+        let each = vec![0.5, 1.0, 1.5, 2.0, 0.7, 0.9];
+        is_the_same(FixedGaussian { data: data.clone(), sigma: each.clone() });
+        is_the_same(GrowingGaussian {
+            data: data.clone(),
+            slope: each.clone(),
+            floor: vec![2.0],
+            least: 0.5,
+        });
+        is_the_same(ShiftedPoisson { data, read_variance: each });
     }
 }

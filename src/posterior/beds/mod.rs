@@ -1,6 +1,5 @@
 //! Exact beds: problems whose posterior can be drawn from exactly, and how far a solver's draws are from it.
 
-mod count;
 mod distance;
 mod exact;
 mod field;
@@ -11,7 +10,6 @@ mod table;
 
 use candle_core::Tensor;
 
-pub use count::Counted;
 pub use distance::{mmd2, score_ksd, sliced_w2};
 pub use exact::{Component, Covariance, Diagonal, LinearPosterior};
 pub use settings::settings;

@@ -5,12 +5,12 @@ use std::time::Instant;
 use candle_core::{DType, Tensor};
 use serde::Serialize;
 
-use super::{Bed, Counted, mmd2, score_ksd, sliced_w2};
+use super::{Bed, mmd2, score_ksd, sliced_w2};
 use crate::{
     Error, Result,
     compute::Compute,
     posterior::SolverSettings,
-    prior::reverse::denoised,
+    prior::{counted::Counted, reverse::denoised},
     rng::Rng,
     transfer::{Transfer, send},
 };
@@ -88,7 +88,7 @@ pub fn measure(
         Ok(images) => Outcome::Draws(score(bed, &images, &reference(bed, images.dim(0)?, rng)?)?),
         Err(error) => Outcome::Failed(error.to_string()),
     };
-    let each = |count: usize| count as f64 / draws as f64;
+    let each = |count: u64| count as f64 / draws as f64;
     let (forwards, backwards) = (each(counted.forwards()), each(counted.backwards()));
     Ok(Row { bed: bed.name, solver: settings.name(), draws, outcome, forwards, backwards, seconds })
 }

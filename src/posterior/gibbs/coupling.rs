@@ -11,6 +11,7 @@ use crate::{
         hmc::{Point, Reference, Target, climb},
         metric::Metric,
     },
+    tensor::compute_of,
 };
 
 /// Most steps of the first climb of a cycle: chains that began far from the data would first fall, and reject what they gain.
@@ -31,7 +32,7 @@ impl<'a> Coupling<'a> {
     /// That of width `level` about images `x` `[B, Z, Y, X]`.
     pub(super) fn new(seen: &'a Seen, x: &Tensor, level: f64) -> Result<Self> {
         let metric = match seen {
-            Seen::Informed(information) => Some(Arc::new(Metric::new(information, level, x.dtype())?)),
+            Seen::Informed(information) => Some(Arc::new(Metric::new(information, level, &compute_of(x))?)),
             Seen::Pixels | Seen::Subspace(_) => None,
         };
         Ok(Self { seen, centre: seen.coordinates(x)?, level, metric })

@@ -32,7 +32,8 @@ pub(super) fn of_classical(classical: &Array3<f32>) -> Result<f64> {
     }
 }
 
-/// Gives the prior the brightness that the settings name, or that a first, short chain finds, and writes it into the settings.
+/// Gives the prior the brightness that the settings name, or that a first, short chain finds, and the coupling the level that the
+/// data then resolve; writes both into the settings.
 ///
 /// # Errors
 /// [`Error::Interrupted`] once `stop` is set, and those of the sampler.
@@ -53,7 +54,7 @@ pub(in crate::reconstruction) fn settle(
     let brightness = run.problem.scaling.unit / run.card.unit;
     run.settings.stack.brightness = Some(brightness);
     run.assumptions.push(format!("bright structures of {brightness:.4} {}", run.subject.unit()));
-    Ok(())
+    run.resolve()
 }
 
 /// Light per voxel of bright structures in the last image of a short chain.

@@ -4,6 +4,7 @@ mod brightness;
 mod channel;
 mod frames;
 mod optics;
+mod resolution;
 mod settings;
 
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use ndarray::Array3;
 
 pub(super) use brightness::settle;
+pub(super) use resolution::resolve;
 pub use settings::StackSettings;
 
 use self::{
@@ -143,7 +145,7 @@ pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> 
     problem.scaling = Scaling { unit: brightness * card.unit, dark: card.dark };
     let shape = prepared.domain.object.shape;
     let tile = Positive::new(network, card.dark);
-    let prior = Tiled::new(Box::new(tile), shape, settings.stack.overlap)?;
+    let prior = Tiled::new(Box::new(tile), shape, settings.stack.overlap, compute)?;
     let mut assumptions = seen.assumptions;
     let nanometres = prepared.domain.object.pitch.map(|pitch| pitch * 1e9);
     assumptions.extend([
