@@ -1,8 +1,9 @@
-//! Are the samples images that the prior knows? Their denoising loss against that of draws of the prior.
+//! Are the samples images that the prior knows? Their denoising loss against what the denoiser expects of it.
 //!
-//! A denoiser restores images like those it was trained on better than others, at noise levels that hide what makes them
-//! strange: the loss over all levels bounds the negative log density (Kingma & Gao 2023, "Understanding diffusion objectives
-//! as the ELBO with simple data augmentation").
+//! The denoiser of a prior errs by as much as it is unsure: given z = x + s n, the mean of |x - D(z)|^2 over the prior is that of
+//! the posterior variance s^2 tr dD/dz (Tweedie's formula, second order; Efron 2011). Where an image holds what the prior does
+//! not know, the error is larger than that, at the noise levels that hide it. The ratio does not depend on how much there is to see,
+//! which the loss by itself does: an image with few structures is easy to denoise even where they are strange.
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ const SAMPLES: usize = 4;
 const DRAWS: usize = 8;
 /// Tiles that are looked at of samples, and draws of the prior, where images are cut into tiles: these differ more.
 const TILES: usize = 64;
+/// Smallest loss that counts, in units of the mean one of the prior's draws: in empty images both losses are nearly nothing.
+const LEAST: f64 = 0.01;
 /// Steps of Heun's method for a draw.
 const STEPS: usize = 12;
 
@@ -33,8 +36,8 @@ pub const FOREIGN: f64 = 4.0;
 pub struct OutOfDistribution {
     /// Noise levels, network unit.
     pub noise_levels: Vec<f64>,
-    /// At each level the mean log denoising loss of the samples minus that of draws of the prior, over the standard
-    /// deviation of the latter: about -2 to 2 for images that the prior knows.
+    /// At each level the mean log ratio of the samples' denoising loss to the expected one, minus that of draws of the prior,
+    /// over the standard deviation of the latter: about -2 to 2 for images that the prior knows.
     pub z: Vec<f64>,
     /// The largest of these.
     pub score: Option<f64>,
@@ -58,9 +61,13 @@ impl OutOfDistribution {
         for (number, level) in LEVELS.into_iter().enumerate() {
             let level = level * prior.data_std();
             let of = |images: &Tensor, name: &str| {
-                log_losses(prior, images, level, &mut rng.stream(name, number as u64), compute)
+                losses(prior, images, level, &mut rng.stream(name, number as u64), compute)
             };
             let (own, theirs) = (of(&own, "own")?, of(&samples, "samples")?);
+            let least = LEAST * mean(&own.iter().map(|loss| loss.found).collect::<Vec<_>>());
+            let ratios =
+                |losses: &[Loss]| losses.iter().map(|loss| loss.log_ratio(least)).collect::<Vec<_>>();
+            let (own, theirs) = (ratios(&own), ratios(&theirs));
             let centre = mean(&own);
             let variance =
                 own.iter().map(|loss| (loss - centre).powi(2)).sum::<f64>() / (own.len() - 1) as f64;
@@ -96,22 +103,35 @@ fn parts(images: &Tensor, shape: [usize; 3], count: usize) -> Result<Tensor> {
     Ok(Tensor::cat(&(0..count).map(part).collect::<Result<Vec<_>>>()?, 0)?.contiguous()?)
 }
 
-/// ln |x - D(x + s n, s)|^2 per pixel of every image, mean over +n and -n.
-fn log_losses(
+/// The denoising loss per pixel of one image.
+struct Loss {
+    /// |x - D(x + s n)|^2, mean over n and -n.
+    found: f64,
+    /// s^2 tr dD/dz, estimated by s n (D(x + s n) - D(x - s n)) / 2.
+    expected: f64,
+}
+
+impl Loss {
+    /// ln of found over expected; both count at least `least`.
+    fn log_ratio(&self, least: f64) -> f64 {
+        ((self.found + least) / (self.expected.max(0.0) + least)).max(f64::MIN_POSITIVE).ln()
+    }
+}
+
+fn losses(
     prior: &dyn Denoiser,
     images: &Tensor,
     level: f64,
     rng: &mut Rng,
     compute: &Compute,
-) -> Result<Vec<f64>> {
+) -> Result<Vec<Loss>> {
     let noise = (rng.normals(images.dims(), compute)? * level)?;
-    let mut losses = vec![0.0; images.dim(0)?];
-    for noisy in [(images + &noise)?, (images - &noise)?] {
-        let error = (denoised(prior, &noisy, level)? - images)?.sqr()?.flatten_from(1)?;
-        let error = to_host(&error.mean(1)?)?;
-        losses.iter_mut().zip(error).for_each(|(loss, error)| *loss += 0.5 * error);
-    }
-    Ok(losses.into_iter().map(|loss| loss.max(f64::MIN_POSITIVE).ln()).collect())
+    let above = denoised(prior, &(images + &noise)?, level)?;
+    let below = denoised(prior, &(images - &noise)?, level)?;
+    let per_image = |values: Tensor| to_host(&values.flatten_from(1)?.mean(1)?);
+    let found = per_image((((&above - images)?.sqr()? + (&below - images)?.sqr()?)? * 0.5)?)?;
+    let expected = per_image(((noise * (above - below)?)? * 0.5)?)?;
+    Ok(found.into_iter().zip(expected).map(|(found, expected)| Loss { found, expected }).collect())
 }
 
 fn mean(values: &[f64]) -> f64 {

@@ -8,9 +8,11 @@ use rayon::prelude::*;
 use super::{Adaptation, Denoiser, Trainable};
 use crate::{Error, Result, compute::Compute, rng::Rng, transfer::send};
 
-/// Tiles of a plane that pass through the network together: always as many, so that results do not depend on the number
-/// of threads.
+/// Tiles of a plane that pass through the network together on a thread of the CPU: always as many, so that results do not depend
+/// on the number of threads.
 const PART: usize = 8;
+/// The same on a GPU, where threads do not wait for each other's tensors, so one of them does all the work.
+const LARGE_PART: usize = 128;
 /// Largest number of tiles of one image.
 const MOST_TILES: usize = 1 << 20;
 
@@ -47,12 +49,17 @@ impl<D: Denoiser + ?Sized> Tiled<D> {
         let tiles = self.layout.cut(noisy)?;
         let count = tiles.dim(0)?;
         let levels = level.broadcast_as(count)?.contiguous()?;
+        let on_cpu = noisy.device().is_cpu();
+        let part = if on_cpu { PART } else { LARGE_PART };
         let denoise = |start: usize| {
-            let size = PART.min(count - start);
+            let size = part.min(count - start);
             self.tile.denoise(&tiles.narrow(0, start, size)?, &levels.narrow(0, start, size)?)
         };
-        let starts: Vec<usize> = (0..count).step_by(PART).collect();
-        let denoised = starts.into_par_iter().map(denoise).collect::<Result<Vec<_>>>()?;
+        let starts: Vec<usize> = (0..count).step_by(part).collect();
+        let denoised: Vec<Tensor> = match on_cpu {
+            true => starts.into_par_iter().map(denoise).collect::<Result<_>>()?,
+            false => starts.into_iter().map(denoise).collect::<Result<_>>()?,
+        };
         self.layout.blend(&Tensor::cat(&denoised, 0)?)
     }
 }

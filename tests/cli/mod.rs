@@ -1,6 +1,7 @@
 //! The real binary in a fresh directory: exit codes, messages, files.
 
 mod calibrate;
+mod foreign;
 mod inspect;
 mod merge;
 mod plot;

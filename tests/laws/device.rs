@@ -204,8 +204,8 @@ fn likelihoods_of_stacks() {
 #[test]
 fn tiles() {
     on_every_device(|compute| {
-        let tiled = Tiled::new(Box::new(network(compute)), [2, 20, 31], 4, compute).unwrap();
-        let [x] = variables([&[1, 2, 20, 31]], compute);
+        let tiled = Tiled::new(Box::new(network(compute)), [2, 60, 76], 4, compute).unwrap();
+        let [x] = variables([&[1, 2, 60, 76]], compute);
         let y = tiled.denoise(x.as_tensor(), &compute.tensor(vec![0.4], &[1]).unwrap()).unwrap();
         value_and_gradients(&y, &[&x], compute)
     });

@@ -132,8 +132,7 @@ impl Passes {
                     compute: &compute,
                     limit: self.seconds,
                 };
-                let cost = attempt
-                    .until(|draws| Ok(distance(&bed, draws, &own)?.filter(|found| *found <= target)))?;
+                let cost = attempt.until(target, |draws| distance(&bed, draws, &own))?;
                 rows.push(noted(Row { on: bed.name.into(), run, target: ("sliced W2", target), cost }));
             }
         }
@@ -160,10 +159,7 @@ impl Passes {
                 compute: &compute,
                 limit: self.seconds,
             };
-            let cost = attempt.until(|draws| {
-                let rhat = Diagnostics::of(&problem, draws)?.rhat_max;
-                Ok(rhat.filter(|rhat| *rhat <= self.rhat))
-            })?;
+            let cost = attempt.until(self.rhat, |draws| Ok(Diagnostics::of(&problem, draws)?.rhat_max))?;
             rows.push(noted(Row { on: on.clone(), run, target: ("R-hat", self.rhat), cost }));
         }
         Ok(rows)
@@ -223,7 +219,10 @@ struct Row {
 impl Row {
     fn line(&self) -> String {
         let ((what, target), cost) = (self.target, &self.cost);
-        let found = cost.found.map_or("not reached".into(), |found| format!("{found:.3}"));
+        let mut found = cost.nearest.map_or("nothing".into(), |nearest| format!("{nearest:.3}"));
+        if !cost.reached {
+            found = format!("not reached: {found}");
+        }
         let mut line = String::new();
         // Writing to a string cannot fail.
         let _ = writeln!(
@@ -287,16 +286,16 @@ mod tests {
             let (problem, prior) = (&bed.problem, bed.prior.as_ref());
             let attempt =
                 Attempt { problem, prior, settings: &settings, rng: &rng, compute: &compute, limit };
-            attempt.until(|draws| Ok(distance(&bed, draws, &rng)?.filter(|d| *d <= target))).unwrap()
+            attempt.until(target, |draws| distance(&bed, draws, &rng)).unwrap()
         };
         let (early, late) = (until(f64::INFINITY, 60.0), until(0.4, 60.0));
-        assert!(early.found.unwrap() > 0.4, "{early:?}");
-        assert!(late.found.unwrap() <= 0.4 && late.steps > early.steps, "{late:?}");
+        assert!(early.nearest.unwrap() > 0.4, "{early:?}");
+        assert!(late.reached && late.nearest.unwrap() <= 0.4 && late.steps > early.steps, "{late:?}");
         assert!(
             late.forwards - early.forwards >= 64 * (late.steps - early.steps) as u64,
             "{early:?} {late:?}"
         );
         let given_up = until(0.0, 0.0);
-        assert!(given_up.found.is_none() && given_up.steps == 0, "{given_up:?}");
+        assert!(!given_up.reached && given_up.steps == 0, "{given_up:?}");
     }
 }

@@ -17,8 +17,10 @@ use crate::{
 /// What a run cost until its draws were good, or until it ended or was given up.
 #[derive(Debug, Serialize)]
 pub(super) struct Cost {
-    /// The measure of the draws that were good; none if none were.
-    pub(super) found: Option<f64>,
+    /// True if the draws became good.
+    pub(super) reached: bool,
+    /// The smallest measure that draws had; none if it was never known.
+    pub(super) nearest: Option<f64>,
     /// Steps of the solver.
     pub(super) steps: usize,
     /// Images that passed through the prior's denoiser, in all chains together.
@@ -43,18 +45,23 @@ pub(super) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Steps until `good` finds the draws good, which it says by their measure.
+    /// Steps until a `measure` of the draws, which grows the worse they are, falls to `target`.
     ///
     /// # Errors
-    /// Those of the solver and of `good`.
-    pub(super) fn until(&self, mut good: impl FnMut(&Draws) -> Result<Option<f64>>) -> Result<Cost> {
+    /// Those of the solver and of `measure`.
+    pub(super) fn until(
+        &self,
+        target: f64,
+        mut measure: impl FnMut(&Draws) -> Result<Option<f64>>,
+    ) -> Result<Cost> {
         let prior = Counted::new(self.prior);
         let mut clock = Clock::default();
         let mut solver = clock.time(|| {
             self.settings.build(self.problem, &prior, &self.rng.stream("solver", 0), self.compute)
         })?;
-        let (mut found, mut steps, mut known) = (None, 0, 0);
-        while found.is_none() && steps < solver.steps() && clock.processor_seconds < self.limit {
+        let (mut nearest, mut steps, mut known): (Option<f64>, _, _) = (None, 0, 0);
+        let reached = |nearest: Option<f64>| nearest.is_some_and(|nearest| nearest <= target);
+        while !reached(nearest) && steps < solver.steps() && clock.processor_seconds < self.limit {
             let mut rng = self.rng.stream("step", steps as u64);
             let step = clock.time(|| solver.step(self.problem, &prior, &mut rng))?;
             steps += 1;
@@ -63,12 +70,20 @@ impl Attempt<'_> {
                 && (draws.len() != known || step.stage == "ppm")
             {
                 known = draws.len();
-                found = good(&draws)?;
+                nearest = measure(&draws)?.into_iter().chain(nearest).reduce(f64::min);
             }
         }
         let (forwards, backwards) = (prior.forwards(), prior.backwards());
         let Clock { seconds, processor_seconds } = clock;
-        Ok(Cost { found, steps, forwards, backwards, seconds, processor_seconds })
+        Ok(Cost {
+            reached: reached(nearest),
+            nearest,
+            steps,
+            forwards,
+            backwards,
+            seconds,
+            processor_seconds,
+        })
     }
 }
 

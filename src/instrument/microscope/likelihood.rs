@@ -419,7 +419,7 @@ mod tests {
             data: data.clone(),
             slope: each.clone(),
             floor: vec![2.0],
-            least: 0.5,
+            least: 0.6,
         });
         is_the_same(ShiftedPoisson { data, read_variance: each });
     }

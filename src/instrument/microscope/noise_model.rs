@@ -100,6 +100,14 @@ impl Noise {
         })
     }
 
+    /// Standard deviation of the noise in all of the data, or that of the read noise where it is known.
+    pub(super) fn sigma(&self) -> f64 {
+        match self {
+            Self::Fixed(measured) | Self::Growing(measured) => measured.all.sigma,
+            Self::Poisson(variance) => variance.sqrt(),
+        }
+    }
+
     /// Model and reason in words.
     pub(super) fn reason(&self) -> String {
         let measured = match self {

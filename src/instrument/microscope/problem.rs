@@ -8,7 +8,6 @@ use super::{
     Crop, Domain, Field, Microscope, Psf, Widefield,
     background::{self, Shape},
     domain::reach,
-    noise::NoiseEstimate,
     noise_model::Noise,
     sim::{self, Layout, Pattern, Structured},
 };
@@ -109,8 +108,8 @@ pub fn problem(
     let (reach, most) = (reach(&psf, settings.border), border(camera[0], psf.grid.pitch));
     let margin = [0, 1, 2].map(|axis| reach[axis].min(most[axis]));
     let domain = Domain::new(camera, pitch, settings.factor, margin, multiple)?;
-    let measured =
-        || NoiseEstimate::measure(data.view(), [pitch[1], pitch[2]], microscope.recipe.optics.cut_off());
+    let model = Noise::choose(settings.noise, data.view(), pitch, microscope, settings.sim.is_some())?;
+    let noise = model.reason();
     // Frames of one plane have the background of their mean, whose noise is smaller.
     let frames = (data.dim().0 / camera[0]) as f64;
     let even =
@@ -119,25 +118,22 @@ pub fn problem(
     let background = match (settings.background, microscope.camera) {
         (Some(given), _) => vec![given],
         (None, Some(camera)) => dark_light(even, camera.read_noise, frames, settings.background_shape)?,
-        (None, None) => {
-            background::estimate(even, measured()?.sigma / frames.sqrt(), settings.background_shape)?
-        }
+        (None, None) => background::estimate(even, model.sigma() / frames.sqrt(), settings.background_shape)?,
     };
     let frames_above = match settings.sim {
         Some(_) => {
-            above_mean(sim::profile::measure(data.view(), [pitch[1], pitch[2]], &background, &mut patterns)?)
+            let pitch = [pitch[1], pitch[2]];
+            Some(above_mean(sim::profile::measure(data.view(), pitch, &background, &mut patterns)?))
         }
-        None => Vec::new(),
+        None => None,
     };
     let background = match Array3::from_shape_vec(even.dim(), background.clone()) {
         Ok(map) => crop.of(map.view()).into_iter().collect(),
         Err(_) => background,
     };
     let values: Vec<f64> = values.into_iter().collect();
-    let model = Noise::choose(settings.noise, data.view(), pitch, microscope, settings.sim.is_some())?;
-    let noise = model.reason();
-    let forward: Box<dyn Forward> = match settings.sim {
-        Some(_) => {
+    let forward: Box<dyn Forward> = match frames_above {
+        Some(frames_above) => {
             let lit: Vec<Pattern> =
                 patterns.iter().map(|pattern| crop.stripes(pattern, [pitch[1], pitch[2]])).collect();
             // Frame after frame.
