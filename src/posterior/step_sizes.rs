@@ -25,6 +25,9 @@ const LEAP: f64 = 0.4;
 const RIGHT: f64 = 0.3;
 const FARTHEST: f64 = 1.0;
 
+/// Energy, nats, that a chain loses only on its way from an unlikely place: no step was too long then.
+const FALLING: f64 = 1.0;
+
 /// Steps may fall to exp(-RANGE) of the largest.
 const RANGE: f64 = 14.0;
 
@@ -50,7 +53,8 @@ impl StepSizes {
     pub fn adapt(&mut self, outcome: &Outcome) {
         let largest = self.largest.ln();
         for ((log, acceptance), error) in self.log.iter_mut().zip(&outcome.acceptance).zip(&outcome.error) {
-            *log += if error.abs() < EXACT { LEAP } else { GAIN * (acceptance - self.target) };
+            let short = error.abs() < EXACT || *error < -FALLING;
+            *log += if short { LEAP } else { GAIN * (acceptance - self.target) };
             *log = log.clamp(largest - RANGE, largest);
         }
     }
@@ -60,7 +64,7 @@ impl StepSizes {
     pub fn find(&mut self, outcome: &Outcome) {
         let largest = self.largest.ln();
         for (log, error) in self.log.iter_mut().zip(&outcome.error) {
-            let wanted = 0.5 * (RIGHT / error.abs()).ln();
+            let wanted = if *error < -FALLING { FARTHEST } else { 0.5 * (RIGHT / error.abs()).ln() };
             // Not a number is as wrong as a step can be.
             *log += if wanted.is_nan() { -FARTHEST } else { wanted.clamp(-FARTHEST, FARTHEST) };
             *log = log.clamp(largest - RANGE, largest);

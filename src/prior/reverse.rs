@@ -137,4 +137,18 @@ mod tests {
             assert!(error.abs() < tolerance, "P/r^2 {ratio}, {forwards} forwards: std off by {error}");
         }
     }
+
+    /// Below the lowest level the score is that of the lowest.
+    #[test]
+    fn the_score_goes_on_below_the_range() {
+        let (prior, compute) = (White(2.0), Compute::cpu_f64());
+        let noisy = Rng::new(6).normals(&[2, 1, 8, 8], &compute).unwrap();
+        let score = |level: f64| {
+            let step = (denoised(&prior, &noisy, level).unwrap() - &noisy).unwrap();
+            (step / (level * level)).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap()
+        };
+        for (below, lowest) in score(1e-5).iter().zip(score(1e-4)) {
+            assert!((below / lowest - 1.0).abs() < 1e-4, "{below} {lowest}");
+        }
+    }
 }

@@ -35,3 +35,51 @@ pub(in crate::reconstruction) fn resolve(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array3;
+
+    use super::*;
+    use crate::{
+        grid::Grid,
+        instrument::{
+            density::Data,
+            microscope::{
+                Domain, Field, Psf, Widefield,
+                likelihood::{FixedGaussian, Pixels},
+            },
+        },
+        posterior::gibbs::GibbsSettings,
+        prior::{Scaling, gaussian::Gaussian},
+    };
+
+    /// A camera that sees every voxel by itself with this noise, a unit of 2 and a prior of standard deviation 0.5.
+    fn resolved(sigma: f64, sampling: GibbsSettings) -> GibbsSettings {
+        let compute = Compute::cpu_f64();
+        let domain = Domain::new([1, 16, 16], [1e-7; 3], 1, [0; 3], 1).unwrap();
+        let grid = Grid { shape: [1; 3], pitch: domain.object.pitch };
+        let psf = Psf { grid, values: Array3::from_elem((1, 1, 1), 1.0) };
+        let noise = FixedGaussian { data: vec![0.0; 256], sigma: vec![sigma] };
+        let problem = Problem {
+            forward: Box::new(Widefield::new(&psf, &domain, &Field::default(), &compute).unwrap()),
+            likelihoods: vec![Box::new(Data::new(Pixels::new(noise, &[]).unwrap()))],
+            scaling: Scaling { unit: 2.0, dark: -0.1 },
+        };
+        let prior = Gaussian::diagonal(vec![0.0; 256], vec![0.25; 256], [1, 16, 16], &compute).unwrap();
+        let mut solver = SolverSettings::Gibbs { start: Default::default(), sampling };
+        resolve(&mut solver, &problem, &prior, &compute).unwrap();
+        let SolverSettings::Gibbs { sampling, .. } = solver else { panic!() };
+        sampling
+    }
+
+    #[test]
+    fn the_coupling_falls_to_the_noise_at_its_pace_and_no_farther() {
+        let before = GibbsSettings { start_level: 3.0, final_level: 0.3, anneal: 10, ..Default::default() };
+        let found = resolved(0.03, before.clone());
+        assert!((found.final_level - 0.03 / 2.0 / 0.5).abs() < 1e-9, "{}", found.final_level);
+        assert!((20..=21).contains(&found.anneal), "{}", found.anneal);
+        assert_eq!(resolved(0.03, found.clone()), found);
+        assert_eq!(resolved(1.0, before.clone()), before);
+    }
+}
