@@ -16,7 +16,7 @@ use antumbra::{
     },
     io::stack::{Container, Metadata, SampleType, Shape, Title, write},
     prior::simulate::{
-        Range, SimulatorSettings,
+        SimulatorSettings,
         organelle::{Settings, Shares},
     },
     rng::Rng,
@@ -78,34 +78,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// A cell of one kind of structure, row-major, in arbitrary units.
 fn cell(kind: &str, pixels: usize, seed: u64) -> Result<Vec<f64>, Box<dyn Error>> {
-    let none = Shares {
-        microtubules: 0.0,
-        actin: 0.0,
-        reticulum: 0.0,
-        pits: 0.0,
-        vesicles: 0.0,
-        points: 0.0,
-        mitochondria: 0.0,
-        nuclei: 0.0,
-        empty: 0.0,
-    };
     let shares = match kind {
-        "microtubules" => Shares { microtubules: 1.0, ..none },
-        "pits" => Shares { pits: 1.0, ..none },
-        "actin" => Shares { actin: 1.0, ..none },
-        "reticulum" => Shares { reticulum: 1.0, ..none },
+        "microtubules" => Shares { microtubules: 1.0, ..Shares::NONE },
+        "pits" => Shares { pits: 1.0, ..Shares::NONE },
+        "actin" => Shares { actin: 1.0, ..Shares::NONE },
+        "reticulum" => Shares { reticulum: 1.0, ..Shares::NONE },
         other => return Err(format!("`{other}` is not drawn; see the first lines of this example").into()),
     };
     let micrometres = 1e6 * PITCH / FACTOR as f64;
-    let settings = Settings {
-        shares,
-        mixture_share: 0.0,
-        defocused_share: 0.0,
-        edge_share: 0.0,
-        dim_share: 0.0,
-        pixel: Range(micrometres, micrometres),
-        ..Settings::default()
-    };
+    let settings = Settings::plain(shares, micrometres);
     Ok(SimulatorSettings::Organelle(Box::new(settings)).build(pixels, seed)?.image(0))
 }
 

@@ -25,9 +25,14 @@ pub struct Information {
 const NEIGHBOURS: usize = 4;
 
 impl Information {
-    /// Standard deviation that the data leave in the direction that is seen best.
+    /// What the data say in the direction that is seen best.
+    pub fn best(&self) -> f64 {
+        self.spectrum.iter().fold(0.0, |most: f64, value| most.max(*value))
+    }
+
+    /// Standard deviation that the data leave in that direction.
     pub fn finest(&self) -> f64 {
-        self.spectrum.iter().fold(0.0, |most: f64, value| most.max(*value)).sqrt().recip()
+        self.best().sqrt().recip()
     }
 
     /// What the data say about images near `image` `[1, Z, Y, X]`; none if the instrument is not affine, does not only
@@ -39,19 +44,9 @@ impl Information {
         if problem.forward.linearity() != Linearity::Affine || !problem.forward.is_positive() {
             return Ok(None);
         }
-        let predicted = problem.predict(image)?;
-        let mut weights = predicted.zeros_like()?;
-        for likelihood in &problem.likelihoods {
-            match likelihood.information(&predicted)? {
-                Some(information) => weights = (weights + information)?,
-                None => return Ok(None),
-            }
-        }
+        let Some(weights) = problem.information(&problem.predict(image)?)? else { return Ok(None) };
         let dark = problem.predict(&image.zeros_like()?)?;
-        let adjoint = |weights: &Tensor| -> Result<Vec<f64>> {
-            let total = |x: &Tensor| Ok((problem.predict(x)? * weights)?.sum(D::Minus1)?);
-            to_host(&value_and_gradient(image, total)?.1)
-        };
+        let adjoint = |weights: &Tensor| to_host(&problem.adjoint(weights, image)?);
         let (seen, weighted) = (adjoint(&weights.ones_like()?)?, adjoint(&weights)?);
         let largest = |values: &[f64]| values.iter().fold(0.0, |most: f64, value| most.max(*value));
         let (most, heaviest) = (largest(&seen), largest(&weighted));

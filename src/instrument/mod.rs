@@ -211,6 +211,31 @@ impl Problem {
         Ok((value, gradient))
     }
 
+    /// Fisher information of all data products about each predicted number, shape of `predicted`; none where one's is not known.
+    ///
+    /// # Errors
+    /// A prediction of another shape.
+    pub fn information(&self, predicted: &Tensor) -> Result<Option<Tensor>> {
+        let mut total = predicted.zeros_like()?;
+        for likelihood in &self.likelihoods {
+            match likelihood.information(predicted)? {
+                Some(information) => total = (total + information)?,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(total))
+    }
+
+    /// The adjoint of an affine forward model: gradient `[B, Z, Y, X]` of the predicted numbers times `weights` `[B, M]`, summed. It
+    /// does not depend on the images `like`.
+    ///
+    /// # Errors
+    /// Weights or images of another shape.
+    pub fn adjoint(&self, weights: &Tensor, like: &Tensor) -> Result<Tensor> {
+        let sum = |x: &Tensor| Ok((self.predict(x)? * weights)?.sum(D::Minus1)?);
+        Ok(value_and_gradient(like, sum)?.1)
+    }
+
     /// Data that the instrument would measure of a network-unit image `[1, Z, Y, X]`, with noise.
     ///
     /// # Errors

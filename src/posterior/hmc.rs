@@ -1,16 +1,13 @@
 //! Metropolis-adjusted Hamiltonian steps, batched over chains, with the Gaussian factor of the target solved exactly.
 //!
-//! The target is exp(f(z)) times a reference: N(centre, width^2 I), or flat. Velocities are N(0, C) with a covariance C that is
-//! width^2 I, or what the posterior's covariance is taken for (see [`Metric`]). A step is a leapfrog of kick tan(h/2), drift
-//! sin(h), kick tan(h/2), which turns directions whose posterior has the covariance C by the angle h without error (the Strang
+//! The target is exp(f(z)) times a reference: N(centre, width^2 I), or flat. Velocities are N(0, width^2 I). A step is a leapfrog of
+//! kick tan(h/2), drift sin(h), kick tan(h/2), which turns directions that f does not see by the angle h without error (the Strang
 //! splitting of Shahbaba et al. 2014, "Split Hamiltonian Monte Carlo", with the reference's rotation written as kicks and
 //! drift). The acceptance does therefore not fall with their number.
 
-use std::sync::Arc;
-
 use candle_core::{DType, Device, Tensor};
 
-use super::{metric::Metric, step_sizes::StepSizes};
+use super::step_sizes::StepSizes;
 use crate::{
     Result,
     rng::Rng,
@@ -64,7 +61,7 @@ impl Point {
     }
 }
 
-/// The factor of the target that is known beforehand, and the covariance of the velocities.
+/// The factor of the target that is known beforehand.
 #[derive(Debug, Clone)]
 pub enum Reference {
     /// N(centre, width^2 I); a full turn takes 2 pi.
@@ -73,23 +70,15 @@ pub enum Reference {
         centre: Tensor,
         /// Standard deviation.
         width: f64,
-        /// Covariance of the velocities; width^2 I if absent.
-        metric: Option<Arc<Metric>>,
     },
     /// No further factor; velocities are N(0, I).
     Flat,
 }
 
 impl Reference {
-    /// N(centre, width^2 I), with velocities of the same covariance.
-    pub fn gaussian(centre: Tensor, width: f64) -> Self {
-        Self::Gaussian { centre, width, metric: None }
-    }
-
     /// Velocities `[B, ..]` for positions of the shape of `like`.
     fn velocity(&self, like: &Tensor, rng: &mut Rng) -> Result<Tensor> {
         match self {
-            Self::Gaussian { metric: Some(metric), .. } => metric.draw(like, rng),
             Self::Gaussian { width, .. } => Ok((rng.normals(like.dims(), &compute_of(like))? * *width)?),
             Self::Flat => rng.normals(like.dims(), &compute_of(like)),
         }
@@ -98,7 +87,6 @@ impl Reference {
     /// The covariance of the velocities times `force`.
     fn raised(&self, force: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Gaussian { metric: Some(metric), .. } => metric.raise(force),
             Self::Gaussian { width, .. } => Ok((force * (width * width))?),
             Self::Flat => Ok(force.clone()),
         }
@@ -145,19 +133,12 @@ pub struct Outcome {
     pub velocity: Tensor,
     /// Acceptance probability of each chain's trajectory.
     pub acceptance: Vec<f64>,
-    /// What each chain's trajectory gained in energy, nats: 0 if it had been followed without error. Of very many coordinates, the
-    /// mean of fewer.
+    /// What each chain's trajectory gained in energy, nats: 0 if it had been followed without error.
     pub error: Vec<f64>,
 }
 
-/// Coordinates up to which trajectories are accepted by the whole error of their energy. Steps h change the variance of a
-/// coordinate by a share of h^2 / 4, and the errors of all add up: a test of the sum would shorten steps with the number of
-/// coordinates until chains of large volumes hardly move, for an accuracy of each that nothing else has.
-const TESTED: f64 = 65536.0;
-
 /// Follows the Hamiltonian flow for `leaps` steps of `times` (one per chain) and accepts or rejects each chain's end
-/// point (Neal 2011, "MCMC using Hamiltonian dynamics", section 5.3.2). Leaves the target invariant for any step, up to 65536
-/// coordinates; of more, the error counts as the mean one of so many.
+/// point (Neal 2011, "MCMC using Hamiltonian dynamics", section 5.3.2). Leaves the target invariant for any step.
 ///
 /// # Errors
 /// Those of the target.
@@ -188,9 +169,7 @@ pub fn trajectory(
     // With momentum M v and M symmetric, v.M v / 2 grows by push.(v + v') / 2.
     let motion = product(&push, &(velocity + &moving)?)?;
     let (from, to) = (reference.log_density(start)?, reference.log_density(&point)?);
-    let coordinates = start.position.elem_count() as f64 / times.len() as f64;
-    let counted = (TESTED / coordinates).min(1.0);
-    let error: Vec<f64> = (0..times.len()).map(|i| counted * (from[i] - to[i] + 0.5 * motion[i])).collect();
+    let error: Vec<f64> = (0..times.len()).map(|i| from[i] - to[i] + 0.5 * motion[i]).collect();
     let acceptance: Vec<f64> =
         error.iter().map(|error| if error.is_finite() { (-error).exp().min(1.0) } else { 0.0 }).collect();
     let accepted: Vec<u8> = acceptance.iter().map(|&a| u8::from(rng.uniform() < a)).collect();
@@ -201,43 +180,6 @@ pub fn trajectory(
         acceptance,
         error,
     })
-}
-
-/// What a step of a climb gains at least, nats per coordinate: fluctuations about the mode cost half a nat each.
-const WORTH_CLIMBING: f64 = 1e-3;
-
-/// Climbs the target for at most `steps` steps along its gradient times the velocities' covariance, Newton's if that is the
-/// target's: a place from where trajectories need not fall. Each chain halves its step where it would descend; the climb ends
-/// where no chain gains much any more.
-///
-/// # Errors
-/// Those of the target.
-pub fn climb(target: &mut Target, reference: &Reference, start: Point, steps: usize) -> Result<Point> {
-    let mut point = start;
-    let mut density = reference.log_density(&point)?;
-    let mut lengths = vec![1.0f64; density.len()];
-    let coordinates = point.position.elem_count() / density.len().max(1);
-    for _ in 0..steps {
-        let way = reference.raised(&reference.force(&point)?)?;
-        let way = way.broadcast_mul(&per_chain(lengths.clone(), &way)?)?;
-        let next = Point::new((&point.position + way)?, target)?;
-        let found = reference.log_density(&next)?;
-        let higher: Vec<u8> =
-            found.iter().zip(&density).map(|(found, here)| u8::from(found > here)).collect();
-        let gained = |chain: usize| found[chain] - density[chain] > WORTH_CLIMBING * coordinates as f64;
-        let ends = higher.contains(&1) && !(0..density.len()).any(gained);
-        for (chain, higher) in higher.iter().enumerate() {
-            lengths[chain] =
-                if *higher == 1 { (2.0 * lengths[chain]).min(1.0) } else { 0.5 * lengths[chain] };
-            density[chain] = if *higher == 1 { found[chain] } else { density[chain] };
-        }
-        let higher = Tensor::from_vec(higher, lengths.len(), &Device::Cpu)?;
-        point = next.select(&higher.transfer(point.position.device())?, &point)?;
-        if ends {
-            break;
-        }
-    }
-    Ok(point)
 }
 
 /// Quarter of a turn: independent positions in all directions that f does not see.
@@ -272,7 +214,7 @@ pub(crate) fn per_chain(values: Vec<f64>, like: &Tensor) -> Result<Tensor> {
 }
 
 /// Inner product of each batch element of `a` with that of `b`, summed in double precision.
-fn product(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
+pub(crate) fn product(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
     let [a, b] = [a, b].map(|tensor| tensor.flatten_from(1)?.to_dtype(DType::F64));
     Ok((a? * b?)?.sum(1)?.read_list()?)
 }
@@ -335,7 +277,7 @@ mod tests {
         let centre = compute.tensor(vec![0.5, 1.5], &[1, 2]).unwrap().repeat((chains, 1)).unwrap();
         let f = |z: &Tensor| Ok(((z.broadcast_mul(&a)?.sum(1)? - 1.0)?.sqr()? * -0.5)?);
         let mut target = |z: &Tensor| value_and_gradient(z, f);
-        let reference = Reference::gaussian(centre, 2.0);
+        let reference = Reference::Gaussian { centre, width: 2.0 };
         let (draws, accepted) = run(&mut target, &reference, chains, 200, 0.4);
         let (mean, covariance) = moments(&draws);
         // Precision [[4.25, -2], [-2, 1.25]], determinant 1.3125; mean = covariance (c/4 + a).
@@ -372,23 +314,6 @@ mod tests {
         assert!((covariance[0] - 1.0).abs() < 0.06, "variance {covariance:?}");
         assert!(covariance[1].abs() < 0.12, "covariance {covariance:?}");
         assert!((covariance[2] / 2.25 - 1.0).abs() < 0.12, "variance {covariance:?}");
-    }
-
-    /// A chain that starts where a whole step overshoots arrives like the others.
-    #[test]
-    fn climbing_reaches_the_mode() {
-        let compute = Compute::cpu_f64();
-        let mut target =
-            |z: &Tensor| value_and_gradient(z, |z| Ok(((z * 2.0)?.log()? - (z * 2.0)?)?.sum(1)?));
-        let start = compute.tensor(vec![0.05, 0.9, 2.0, 1.5], &[2, 2]).unwrap();
-        let reference = Reference::gaussian(compute.tensor(vec![1.0; 4], &[2, 2]).unwrap(), 1.0);
-        let start = Point::new(start, &mut target).unwrap();
-        let end = climb(&mut target, &reference, start, 30).unwrap();
-        // 1/z - 2 - (z - 1) = 0.
-        let mode = (5f64.sqrt() - 1.0) / 2.0;
-        let found = to_host(&end.position).unwrap();
-        // The climb ends well within the half a nat by which z fluctuates: its standard deviation is 0.5 here.
-        assert!(found.iter().all(|z| (z - mode).abs() < 0.1), "{found:?}");
     }
 
     /// A chain whose density is not finite at the proposal stays where it is; the others go on.

@@ -25,9 +25,6 @@ const LEAP: f64 = 0.4;
 const RIGHT: f64 = 0.3;
 const FARTHEST: f64 = 1.0;
 
-/// Energy, nats, that a chain loses only on its way from an unlikely place: no step was too long then.
-const FALLING: f64 = 1.0;
-
 /// Steps may fall to exp(-RANGE) of the largest.
 const RANGE: f64 = 14.0;
 
@@ -35,6 +32,11 @@ impl StepSizes {
     /// `chains` steps of size `first`, never above `largest`, adapted towards acceptance `target`.
     pub fn new(chains: usize, first: f64, largest: f64, target: f64) -> Self {
         Self { log: vec![first.min(largest).ln(); chains], target, largest }
+    }
+
+    /// Acceptance that they are adapted to.
+    pub fn target(&self) -> f64 {
+        self.target
     }
 
     /// Step of each chain.
@@ -53,8 +55,7 @@ impl StepSizes {
     pub fn adapt(&mut self, outcome: &Outcome) {
         let largest = self.largest.ln();
         for ((log, acceptance), error) in self.log.iter_mut().zip(&outcome.acceptance).zip(&outcome.error) {
-            let short = error.abs() < EXACT || *error < -FALLING;
-            *log += if short { LEAP } else { GAIN * (acceptance - self.target) };
+            *log += if error.abs() < EXACT { LEAP } else { GAIN * (acceptance - self.target) };
             *log = log.clamp(largest - RANGE, largest);
         }
     }
@@ -64,7 +65,7 @@ impl StepSizes {
     pub fn find(&mut self, outcome: &Outcome) {
         let largest = self.largest.ln();
         for (log, error) in self.log.iter_mut().zip(&outcome.error) {
-            let wanted = if *error < -FALLING { FARTHEST } else { 0.5 * (RIGHT / error.abs()).ln() };
+            let wanted = 0.5 * (RIGHT / error.abs()).ln();
             // Not a number is as wrong as a step can be.
             *log += if wanted.is_nan() { -FARTHEST } else { wanted.clamp(-FARTHEST, FARTHEST) };
             *log = log.clamp(largest - RANGE, largest);

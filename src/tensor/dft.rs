@@ -85,7 +85,12 @@ pub fn gains(values: Vec<f64>, [z, y, x]: [usize; 3], compute: &Compute) -> Resu
 
 impl Dft3 {
     /// Longest period whose matrices are worth their memory: 2 x 2 x 4096^2 numbers an axis and direction.
-    pub const LONGEST: usize = 4096;
+    const LONGEST: usize = 4096;
+
+    /// True where matrix products serve better than fast transforms in host memory.
+    pub fn serves(period: [usize; 3], compute: &Compute) -> bool {
+        !compute.device.is_cpu() && period.iter().all(|length| *length <= Self::LONGEST)
+    }
 
     /// Plans transforms along Z, Y and X.
     ///

@@ -11,7 +11,7 @@ use antumbra::{
     },
     io::stack::{Container, Metadata, SampleType, Shape, Title, write},
     prior::simulate::{
-        Range, SimulatorSettings,
+        SimulatorSettings,
         organelle::{Settings, Shares},
     },
     rng::Rng,
@@ -57,26 +57,7 @@ fn photograph(seed: u64, file: &Path) {
     let psf = microscope.psf(&Grid { shape: [1, 33, 33], pitch: domain.object.pitch }).unwrap();
     let dark = Field { background: vec![5.0], ..Field::default() };
     let forward = Widefield::new(&psf, &domain, &dark, &Compute::cpu_f64()).unwrap();
-    let shares = Shares {
-        microtubules: 1.0,
-        actin: 0.0,
-        reticulum: 0.0,
-        pits: 0.0,
-        vesicles: 0.0,
-        points: 0.0,
-        mitochondria: 0.0,
-        nuclei: 0.0,
-        empty: 0.0,
-    };
-    let settings = Settings {
-        shares,
-        mixture_share: 0.0,
-        edge_share: 0.0,
-        dim_share: 0.0,
-        defocused_share: 0.0,
-        pixel: Range(0.03, 0.03),
-        ..Settings::default()
-    };
+    let settings = Settings::plain(Shares { microtubules: 1.0, ..Shares::NONE }, 0.03);
     let cell = SimulatorSettings::Organelle(Box::new(settings))
         .build(domain.object.shape[1], seed)
         .unwrap()

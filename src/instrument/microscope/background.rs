@@ -39,6 +39,9 @@ const TILE: usize = 16;
 const DARK: f64 = 0.1;
 /// Fraction of the tiles, the darkest, that are taken for background at first.
 const DARK_TILES: f64 = 0.25;
+/// Height above the surface up to which tiles are background, in units of the noise, of which the mean of the darkest tenth of 256
+/// pixels scatters by a fifth. More would take in the halo of what is bright.
+const NEAR: f64 = 0.3;
 /// Rounds in which tiles above the surface are left out.
 const ROUNDS: usize = 20;
 
@@ -155,9 +158,8 @@ fn fit(tiles: &[(f64, Vec<f64>)], sigma: f64) -> Result<Vec<f64>> {
         coefficients = solution.iter().copied().collect();
         let height =
             |functions: &[f64]| -> f64 { functions.iter().zip(&coefficients).map(|(f, c)| f * c).sum() };
-        // The mean of the darkest tenth of 256 pixels scatters by a fifth of the noise.
         chosen =
-            tiles.iter().filter(|(value, functions)| *value <= height(functions) + 0.6 * sigma).collect();
+            tiles.iter().filter(|(value, functions)| *value <= height(functions) + NEAR * sigma).collect();
     }
     Ok(coefficients)
 }

@@ -52,9 +52,8 @@ impl Convolution {
             );
             return Err(Error::config("point-spread function", problem));
         }
-        let short = period(psf, domain).iter().all(|length| *length <= Dft3::LONGEST);
         let plan = match compute.dtype {
-            _ if short && !compute.device.is_cpu() => {
+            _ if Dft3::serves(period(psf, domain), compute) => {
                 Plan::Products(Arc::new(Products::new(psf, domain, compute)?))
             }
             DType::F32 => Plan::Single(Arc::new(Planned::new(psf, domain)?)),

@@ -75,6 +75,14 @@ impl NoiseEstimate {
         Ok(Self { sigma: mean(&pairs, 1).sqrt(), line: line(&groups), groups })
     }
 
+    /// Standard deviation in dark pixels.
+    pub fn dark(&self) -> f64 {
+        match (self.verdict(), self.groups.first()) {
+            (Verdict::Growing, Some([_, variance])) => variance.sqrt(),
+            _ => self.sigma,
+        }
+    }
+
     /// The likelihood that the measurement supports.
     pub fn verdict(&self) -> Verdict {
         let dark = self.groups.first().map_or(0.0, |group| group[0]);
@@ -213,6 +221,7 @@ mod tests {
         let estimate = NoiseEstimate::measure(image(400.0, 0.0).view(), [PITCH; 2], CUT_OFF).unwrap();
         assert!((estimate.sigma / 20.0 - 1.0).abs() < 0.03, "{}", estimate.sigma);
         assert_eq!(estimate.verdict(), Verdict::Fixed);
+        assert_eq!(estimate.dark(), estimate.sigma);
         assert!(estimate.reason().contains("for all pixels"));
     }
 
@@ -221,6 +230,9 @@ mod tests {
         let estimate = NoiseEstimate::measure(image(100.0, 2.0).view(), [PITCH; 2], CUT_OFF).unwrap();
         assert!((estimate.line.slope / 2.0 - 1.0).abs() < 0.2, "{:?}", estimate.line);
         assert_eq!(estimate.verdict(), Verdict::Growing);
+        // The darkest twelfth of the pixels are at about 540, all at 1000.
+        assert!((estimate.dark() / 34.0 - 1.0).abs() < 0.1, "{}", estimate.dark());
+        assert!(estimate.sigma > 1.2 * estimate.dark());
     }
 
     #[test]

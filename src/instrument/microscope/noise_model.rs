@@ -100,10 +100,11 @@ impl Noise {
         })
     }
 
-    /// Standard deviation of the noise in all of the data, or that of the read noise where it is known.
-    pub(super) fn sigma(&self) -> f64 {
+    /// Standard deviation of the noise in the dark parts of the data, or that of the read noise where it is known.
+    pub(super) fn dark(&self) -> f64 {
         match self {
-            Self::Fixed(measured) | Self::Growing(measured) => measured.all.sigma,
+            Self::Fixed(measured) => measured.all.sigma,
+            Self::Growing(measured) => measured.all.dark(),
             Self::Poisson(variance) => variance.sqrt(),
         }
     }

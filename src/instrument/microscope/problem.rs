@@ -118,7 +118,7 @@ pub fn problem(
     let background = match (settings.background, microscope.camera) {
         (Some(given), _) => vec![given],
         (None, Some(camera)) => dark_light(even, camera.read_noise, frames, settings.background_shape)?,
-        (None, None) => background::estimate(even, model.sigma() / frames.sqrt(), settings.background_shape)?,
+        (None, None) => background::estimate(even, model.dark() / frames.sqrt(), settings.background_shape)?,
     };
     let frames_above = match settings.sim {
         Some(_) => {

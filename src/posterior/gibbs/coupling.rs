@@ -1,67 +1,77 @@
-//! The coupling N(z; x, r^2 I) that a round draws z under, and where its chains begin.
-
-use std::sync::Arc;
+//! Hamiltonian steps of z under the coupling N(z; x, r^2 I) of a round.
 
 use candle_core::Tensor;
 
+use super::Cycle;
 use crate::{
     Result,
     instrument::Seen,
-    posterior::{
-        hmc::{Point, Reference, Target, climb},
-        metric::Metric,
-    },
-    tensor::compute_of,
+    posterior::hmc::{self, Point, Reference, Target},
+    rng::Rng,
 };
 
-/// Most steps of the first climb of a cycle: chains that began far from the data would first fall, and reject what they gain.
-const CLIMB: usize = 48;
+/// Further trajectories of a cycle's first round that may go into finding step sizes.
+const FINDING: usize = 16;
+
+/// What becomes of step sizes in a round.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Pace {
+    /// They are a first guess, and may be wrong by orders of magnitude.
+    Found,
+    /// They follow the acceptance.
+    Adapted,
+    /// They stay as they are, as draws are kept.
+    Kept,
+}
 
 /// The coupling of one round, in the coordinates that are seen.
 pub(super) struct Coupling<'a> {
-    seen: &'a Seen,
-    /// x.
-    centre: Tensor,
+    pub(super) seen: &'a Seen,
     /// r.
-    level: f64,
-    /// Where it is known how much the data say.
-    metric: Option<Arc<Metric>>,
+    pub(super) level: f64,
+    /// r as a share of that of the last round.
+    pub(super) fall: f64,
 }
 
-impl<'a> Coupling<'a> {
-    /// That of width `level` about images `x` `[B, Z, Y, X]`.
-    pub(super) fn new(seen: &'a Seen, x: &Tensor, level: f64) -> Result<Self> {
-        let metric = match seen {
-            Seen::Informed(information) => Some(Arc::new(Metric::new(information, level, &compute_of(x))?)),
-            Seen::Pixels | Seen::Subspace(_) => None,
+impl Coupling<'_> {
+    /// The z of all chains after so many trajectories of at most so many leaps, `counts`, and their last mean acceptance.
+    pub(super) fn moved(
+        &self,
+        cycle: &mut Cycle,
+        counts: [usize; 2],
+        pace: Pace,
+        target: &mut Target,
+        rng: &mut Rng,
+    ) -> Result<(Point, f64)> {
+        let centre = self.seen.coordinates(&cycle.x)?;
+        let mut point = match cycle.point.take() {
+            Some(last) => self.narrowed(last, &centre, target)?,
+            None => Point::new(centre.clone(), target)?,
         };
-        Ok(Self { seen, centre: seen.coordinates(x)?, level, metric })
-    }
-
-    pub(super) fn reference(&self) -> Reference {
-        let (centre, metric) = (self.centre.clone(), self.metric.clone());
-        Reference::Gaussian { centre, width: self.level, metric }
-    }
-
-    /// The first z of a cycle.
-    pub(super) fn first(&self, target: &mut Target) -> Result<Point> {
-        let start = Point::new(self.centre.clone(), target)?;
-        match self.metric {
-            Some(_) => climb(target, &self.reference(), start, CLIMB),
-            None => Ok(start),
+        let reference = Reference::Gaussian { centre, width: self.level };
+        let [trajectories, leaps] = counts;
+        let (mut acceptance, mut done, mut tried) = (0.0, 0, 0);
+        while done < trajectories && tried < trajectories + FINDING {
+            let outcome = hmc::draw(target, &reference, &point, &cycle.steps, leaps, rng)?;
+            match pace {
+                Pace::Found => cycle.steps.find(&outcome),
+                Pace::Adapted => cycle.steps.adapt(&outcome),
+                Pace::Kept => {}
+            }
+            acceptance = outcome.acceptance.iter().sum::<f64>() / outcome.acceptance.len() as f64;
+            point = outcome.point;
+            tried += 1;
+            // A cycle's first step sizes are a guess: chains that do not move with them would remember their start.
+            done += usize::from(pace != Pace::Found || acceptance > 0.5 * cycle.steps.target());
         }
+        Ok((point, acceptance))
     }
 
-    /// The last round's z, as near to x as this coupling lets it be: its width is `fall` of the last one's.
-    pub(super) fn next(&self, last: Point, fall: f64, target: &mut Target) -> Result<Point> {
-        if fall == 1.0 || matches!(self.seen, Seen::Subspace(_)) {
+    /// The last round's z, as near to x as this coupling lets it be.
+    fn narrowed(&self, last: Point, centre: &Tensor, target: &mut Target) -> Result<Point> {
+        if self.fall == 1.0 || matches!(self.seen, Seen::Subspace(_)) {
             return Ok(last);
         }
-        let offset = (last.position - &self.centre)?;
-        let offset = match &self.metric {
-            Some(metric) => metric.narrowed(&offset, fall)?,
-            None => (offset * fall)?,
-        };
-        Point::new((&self.centre + offset)?, target)
+        Point::new((centre + ((last.position - centre)? * self.fall)?)?, target)
     }
 }

@@ -3,8 +3,8 @@
 //! An auxiliary image z splits the posterior (Vono et al. 2019; PnP-DM, Wu et al. 2024):
 //! p(x) N(z; x, r^2 I) p(y|z), whose marginal in x tends to the posterior as the coupling r falls. Each round draws
 //! z given x by Metropolis-adjusted Hamiltonian steps, which need no network and cannot leave their target even
-//! where the likelihood is singular, and x given z by a short reverse diffusion from noise level r. The steps move the
-//! coordinates that the data see (see [`Seen`]); the others are a plain Gaussian draw.
+//! where the likelihood is singular, or of cameras by solving a linear system, and x given z by a short reverse diffusion from
+//! noise level r. The steps move the coordinates that the data see (see [`Seen`]); the others are a plain Gaussian draw.
 //!
 //! Chains that end in a wrong mode (a wrong turn of a phase) are recognised by their fit: see [`restart::Restart`]. While r is
 //! large they go on from copies of others, which part again; later they are given up for this cycle and leave no draw.
@@ -12,6 +12,7 @@
 
 mod coupling;
 mod cycle;
+mod perturbed;
 mod pool;
 mod settings;
 
@@ -22,8 +23,9 @@ use crate::{
     instrument::{Problem, Seen},
     posterior::{
         Draws, Solver, Step,
+        covariance::Covariance,
         diagnostics::margin,
-        hmc::{self, Point},
+        hmc::Point,
         restart,
         solver::{TensorMap, take},
         step_sizes::StepSizes,
@@ -31,17 +33,15 @@ use crate::{
     },
     prior::{Denoiser, reverse::draw_given_noisy},
     rng::Rng,
+    tensor::compute_of,
     transfer::Transfer,
 };
 
-use coupling::Coupling;
+use coupling::{Coupling, Pace};
 use cycle::Cycle;
 use pool::Pool;
 use settings::Begin;
 pub use settings::GibbsSettings;
-
-/// Further trajectories of a cycle's first round that may go into finding step sizes.
-const FINDING: usize = 16;
 
 /// Annealed split Gibbs sampler, one chain per start image.
 #[derive(Debug)]
@@ -123,36 +123,35 @@ impl Solver for Gibbs {
             self.cycle = Cycle::new(&problem.placed(&start, rng)?, &self.settings)?;
         }
         let level = self.level(round, prior);
-        let trajectories = self.settings.trajectories_in(round);
         let cycle = &mut self.cycle;
         let seen = match self.seen.take() {
             Some(seen) => seen,
             None => problem.seen(&self.start.mean_keepdim(0)?)?,
         };
-        let mut target = |z: &Tensor| seen.log_likelihood_and_gradient(problem, z);
-        let coupling = Coupling::new(&seen, &cycle.x, level)?;
-        let mut point = match cycle.point.take() {
-            Some(last) => {
-                let fall = self.settings.level(round) / self.settings.level(round - 1);
-                coupling.next(last, fall, &mut target)?
+        let (point, moved) = match &seen {
+            Seen::Informed(information) => {
+                let covariance = Covariance::new(information, level, &compute_of(&cycle.x))?;
+                let last = cycle.point.take().map_or_else(|| cycle.x.clone(), |point| point.position);
+                let (point, iterations) = perturbed::draw(problem, &covariance, &last, &cycle.x, level, rng)?;
+                (point, vec![("iterations", iterations)])
             }
-            None => coupling.first(&mut target)?,
+            Seen::Pixels | Seen::Subspace(_) => {
+                let fall = match round {
+                    0 => 1.0,
+                    _ => self.settings.level(round) / self.settings.level(round - 1),
+                };
+                let pace = match begin {
+                    _ if round >= self.kept.first() => Pace::Kept,
+                    Some(_) => Pace::Found,
+                    None => Pace::Adapted,
+                };
+                let counts = [self.settings.trajectories_in(round), self.settings.leaps];
+                let coupling = Coupling { seen: &seen, level, fall };
+                let mut target = |z: &Tensor| seen.log_likelihood_and_gradient(problem, z);
+                let (point, acceptance) = coupling.moved(cycle, counts, pace, &mut target, rng)?;
+                (point, vec![("acceptance", acceptance), ("step_size", cycle.steps.median())])
+            }
         };
-        let reference = coupling.reference();
-        let (mut accepted, mut done, mut tried) = (Vec::new(), 0, 0);
-        while done < trajectories && tried < trajectories + FINDING {
-            let outcome = hmc::draw(&mut target, &reference, &point, &cycle.steps, self.settings.leaps, rng)?;
-            match begin {
-                _ if round >= self.kept.first() => {}
-                Some(_) => cycle.steps.find(&outcome),
-                None => cycle.steps.adapt(&outcome),
-            }
-            accepted = outcome.acceptance;
-            point = outcome.point;
-            tried += 1;
-            // A cycle's first step sizes are a guess: chains that do not move with them would remember their start.
-            done += usize::from(begin.is_none() || mean(&accepted) > 0.5 * self.settings.acceptance);
-        }
         let z = seen.completed(&point.position, &cycle.x, level, rng)?;
         self.seen = Some(seen);
         cycle.x = draw_given_noisy(prior, &z, level, self.settings.denoise, rng)?;
@@ -161,14 +160,9 @@ impl Solver for Gibbs {
         let [restarted, dropped] =
             self.check(round, level > self.settings.restart.level * prior.data_std(), problem, rng)?;
         self.round += 1;
-        let metrics = vec![
-            ("level", level),
-            ("log_likelihood", log_likelihood),
-            ("acceptance", mean(&accepted)),
-            ("step_size", self.cycle.steps.median()),
-            ("restarted", restarted),
-            ("dropped", dropped),
-        ];
+        let mut metrics = vec![("level", level), ("log_likelihood", log_likelihood)];
+        metrics.extend(moved);
+        metrics.extend([("restarted", restarted), ("dropped", dropped)]);
         Ok(Step { stage: "gibbs", metrics })
     }
 
@@ -226,8 +220,4 @@ impl Solver for Gibbs {
         }
         Ok(())
     }
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
 }

@@ -77,7 +77,7 @@ impl Decoupled {
         let Some(linear) = &self.linear else {
             let mut target = |x: &Tensor| problem.log_likelihood_and_gradient(x);
             let mut point = Point::new(centre.clone(), &mut target)?;
-            let reference = Reference::gaussian(centre.clone(), width);
+            let reference = Reference::Gaussian { centre: centre.clone(), width };
             for _ in 0..self.settings.trajectories {
                 let leaps = self.settings.leaps;
                 let outcome = hmc::draw(&mut target, &reference, &point, &self.steps, leaps, rng)?;

@@ -48,13 +48,14 @@ pub(in crate::reconstruction) fn settle(
         None => f64::NAN,
     };
     // A dark object has no bright structures to measure.
-    if found.is_finite() && found > 0.0 {
+    if found.is_finite() && found > 0.0 && found * run.card.unit != run.problem.scaling.unit {
         run.problem.scaling.unit = found * run.card.unit;
+        run.resolve()?;
     }
     let brightness = run.problem.scaling.unit / run.card.unit;
     run.settings.stack.brightness = Some(brightness);
     run.assumptions.push(format!("bright structures of {brightness:.4} {}", run.subject.unit()));
-    run.resolve()
+    Ok(())
 }
 
 /// Light per voxel of bright structures in the last image of a short chain.

@@ -150,9 +150,8 @@ mod tests {
             nuclei: share(Kind::Nuclei),
             empty: share(Kind::Empty),
         };
-        let plain =
-            Settings { mixture_share: 0.0, background_share: 0.0, edge_share: 0.0, ..Settings::default() };
-        Settings { shares, dim_share: 0.0, brightness_jitter: 0.0, defocused_share: 0.0, ..plain }
+        let pixel = Settings::default().pixel;
+        Settings { pixel, background_share: 0.0, brightness_jitter: 0.0, ..Settings::plain(shares, 1.0) }
     }
 
     fn images(settings: Settings, count: u64) -> Vec<Vec<f64>> {

@@ -44,6 +44,19 @@ impl Default for Shares {
 }
 
 impl Shares {
+    /// No images at all, to name single kinds with.
+    pub const NONE: Self = Self {
+        microtubules: 0.0,
+        actin: 0.0,
+        reticulum: 0.0,
+        pits: 0.0,
+        vesicles: 0.0,
+        points: 0.0,
+        mitochondria: 0.0,
+        nuclei: 0.0,
+        empty: 0.0,
+    };
+
     fn table(&self) -> [(f64, Kind); 9] {
         [
             (self.microtubules, Kind::Microtubules),
@@ -117,6 +130,19 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Images of bright structures in focus that fill the field of view, with pixels of this size, micrometres.
+    pub fn plain(shares: Shares, pixel: f64) -> Self {
+        Self {
+            shares,
+            mixture_share: 0.0,
+            edge_share: 0.0,
+            dim_share: 0.0,
+            defocused_share: 0.0,
+            pixel: Range(pixel, pixel),
+            ..Self::default()
+        }
+    }
+
     /// Checks every setting.
     ///
     /// # Errors
