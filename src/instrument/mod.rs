@@ -29,7 +29,7 @@ use crate::{
     grid::Grid,
     prior::Scaling,
     rng::Rng,
-    tensor::{by_parts, value_and_gradient},
+    tensor::{by_parts, compute_of, value_and_gradient},
     transfer::Transfer,
 };
 
@@ -224,6 +224,24 @@ impl Problem {
             }
         }
         Ok(Some(total))
+    }
+
+    /// [`Problem::information`] W and W (y - `predicted`), y the data; none where they are not measured one by one, or their
+    /// information is not known.
+    ///
+    /// # Errors
+    /// A prediction of another shape.
+    pub fn weighted(&self, predicted: &Tensor) -> Result<Option<[Tensor; 2]>> {
+        let (mut weights, mut misfit) = (predicted.zeros_like()?, predicted.zeros_like()?);
+        for likelihood in &self.likelihoods {
+            let (Some(values), Some(own)) = (likelihood.values(), likelihood.information(predicted)?) else {
+                return Ok(None);
+            };
+            let values = compute_of(predicted).tensor(values, &predicted.dims()[1..])?.unsqueeze(0)?;
+            misfit = (misfit + (values.broadcast_sub(predicted)? * &own)?)?;
+            weights = (weights + own)?;
+        }
+        Ok(Some([weights, misfit]))
     }
 
     /// The adjoint of an affine forward model: gradient `[B, Z, Y, X]` of the predicted numbers times `weights` `[B, M]`, summed. It

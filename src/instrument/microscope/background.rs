@@ -45,7 +45,8 @@ const NEAR: f64 = 0.3;
 /// Rounds in which tiles above the surface are left out.
 const ROUNDS: usize = 20;
 
-/// The background of data `[Z, Y, X]` with noise of standard deviation `sigma`, `[Z, Y, X]` as a flat list.
+/// The background of data `[Z, Y, X]` with noise of standard deviation `sigma`, `[Z, Y, X]` as a flat list: the same in all planes,
+/// for out-of-focus light is the object's, unless it is [`Shape::Local`].
 ///
 /// Each tile of a plane offers the mean of its darkest tenth, raised by what the noise takes from such a mean; the surface is
 /// fitted by least squares to the darkest tiles and those that lie near it, again and again. Where structures fill
@@ -57,21 +58,13 @@ pub fn estimate(data: ArrayView3<f64>, sigma: f64, shape: Shape) -> Result<Vec<f
     if data.is_empty() || data.iter().any(|value| !value.is_finite()) {
         return Err(Error::config("data", "holds no pixels, or values that are no numbers"));
     }
-    let mut background = Vec::with_capacity(data.len());
-    for plane in data.outer_iter() {
-        background.extend(surface(plane, sigma, shape)?);
-    }
-    Ok(background)
-}
-
-fn surface(plane: ArrayView2<f64>, sigma: f64, shape: Shape) -> Result<Vec<f64>> {
-    let (rows, columns) = plane.dim();
-    let levels = levels(plane, sigma);
+    let (planes, rows, columns) = data.dim();
+    let levels: Vec<Array2<f64>> = data.outer_iter().map(|plane| levels(plane, sigma)).collect();
     if shape == Shape::Local {
-        return Ok(followed(&levels, [rows, columns]));
+        return Ok(levels.iter().flat_map(|levels| followed(levels, [rows, columns])).collect());
     }
     let place = |index: f64, count: usize| 2.0 * (index + 0.5) / count as f64 - 1.0;
-    let tiles = levels.indexed_iter().map(|((down, across), level)| {
+    let tiles = levels.iter().flat_map(|levels| levels.indexed_iter()).map(|((down, across), level)| {
         let functions =
             shape.functions(place(centre(down, rows), rows), place(centre(across, columns), columns));
         (*level, functions)
@@ -81,7 +74,8 @@ fn surface(plane: ArrayView2<f64>, sigma: f64, shape: Shape) -> Result<Vec<f64>>
         let functions = shape.functions(place(y as f64, rows), place(x as f64, columns));
         functions.iter().zip(&coefficients).map(|(f, c)| f * c).sum()
     };
-    Ok((0..rows * columns).map(|i| value(i / columns, i % columns)).collect())
+    let plane: Vec<f64> = (0..rows * columns).map(|i| value(i / columns, i % columns)).collect();
+    Ok(plane.repeat(planes))
 }
 
 /// Middle of tile `index` along an axis of `count` pixels.
@@ -194,6 +188,20 @@ mod tests {
                 assert!((value - expected).abs() < 2.5, "{shape:?} row {y}: {value} {expected}");
             }
         }
+    }
+
+    /// A structure in the first plane whose light fills the others out of focus.
+    #[test]
+    fn out_of_focus_light_is_not_background() {
+        let mut rng = Rng::new(4);
+        let haze = [0.0, 12.0, 40.0, 20.0];
+        let stack = Array3::from_shape_fn((4, 64, 64), |(z, y, x)| {
+            let bright = if z == 2 && y.abs_diff(30) < 6 && x.abs_diff(30) < 6 { 500.0 } else { 0.0 };
+            100.0 + haze[z] + bright + 3.0 * rng.normal()
+        });
+        let found = estimate(stack.view(), 3.0, Shape::Constant).unwrap();
+        assert_eq!(found.len(), stack.len());
+        assert!(found.iter().all(|value| (value - 100.0).abs() < 0.5), "{}", found[0]);
     }
 
     /// Haze that falls from 60 to 20 along X under filaments a tile apart, with noise.

@@ -1,12 +1,12 @@
 //! Draws of z given x of an affine instrument: data and coupling are perturbed, and a linear system is solved.
 //!
-//! With data of precision W and the coupling N(x, r^2 I), z is Gaussian with the precision H = A^T W A + 1/r^2 I, and the solution of
+//! With data y of precision W and the coupling N(x, r^2 I), z is Gaussian with the precision H = A^T W A + 1/r^2 I, and the solution of
 //!
-//! H (z - z0) = g(z0) + (x - z0) / r^2 + A^T W^1/2 e + e' / r,   e, e' white,
+//! H (z - z0) = A^T W (y - A z0) + (x - z0) / r^2 + A^T W^1/2 e + e' / r,   e, e' white,
 //!
-//! is a draw of it, from any z0; g is the gradient of the log likelihood (Papandreou & Yuille 2010, "Gaussian sampling by local
-//! perturbations"; Gilavert, Moussaoui & Idier 2015, arXiv 1409.0606, section 2.1). Of noise that grows with the light, W is the
-//! Fisher information of what z0, the last z, predicts: one step of Newton's method.
+//! is a draw of it, from any z0 (Papandreou & Yuille 2010, "Gaussian sampling by local perturbations"; Gilavert, Moussaoui & Idier
+//! 2015, arXiv 1409.0606, section 2.1). Of noise that grows with the light, W is the Fisher information of what z0, the last z,
+//! predicts, as in iteratively reweighted least squares: for Poisson noise one step of Fisher's scoring.
 
 use candle_core::{D, Tensor};
 
@@ -54,12 +54,11 @@ pub(super) fn draw(
         let image = |start: usize| Ok(part.narrow(1, start, voxels)?.reshape(((), z, rows, columns))?);
         let [from, pull]: [Result<Tensor>; 2] = [image(0), image(voxels)];
         let (from, pull) = (from?, pull?);
-        let weights = problem.information(&problem.predict(&from)?)?.ok_or_else(|| {
-            Error::config("solver", "needs noise whose information is known; choose another solver")
+        let [weights, misfit] = problem.weighted(&problem.predict(&from)?)?.ok_or_else(|| {
+            Error::config("solver", "needs data of known information, measured one by one; choose another")
         })?;
         let noise = (part.narrow(1, 2 * voxels, data)? * weights.sqrt()?)?;
-        let (_, slope) = problem.log_likelihood_and_gradient(&from)?;
-        let known = ((slope + pull)? + problem.adjoint(&noise, &from)?)?;
+        let known = (pull + problem.adjoint(&(misfit + noise)?, &from)?)?;
         let precision = |v: &Tensor| -> Result<Tensor> {
             let light = |v: &Tensor| {
                 let square = problem.predict(v)?.broadcast_sub(&dark)?.sqr()?;

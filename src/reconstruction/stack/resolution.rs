@@ -27,8 +27,9 @@ pub(in crate::reconstruction) fn resolve(
         return Ok(());
     };
     let finest = information.finest() / prior.data_std();
-    if finest < sampling.final_level {
-        let fall = |last: f64| (sampling.start_level / last).ln();
+    let fall = |last: f64| (sampling.start_level / last).ln();
+    // A coupling that does not fall has no pace to keep.
+    if finest < sampling.final_level && fall(sampling.final_level) > 0.0 {
         let longer = fall(finest) / fall(sampling.final_level);
         sampling.anneal = (sampling.anneal as f64 * longer).ceil() as usize;
         sampling.final_level = finest;
@@ -81,5 +82,7 @@ mod tests {
         assert!((20..=21).contains(&found.anneal), "{}", found.anneal);
         assert_eq!(resolved(0.03, found.clone()), found);
         assert_eq!(resolved(1.0, before.clone()), before);
+        let level = GibbsSettings { start_level: 0.3, ..before };
+        assert_eq!(resolved(0.03, level.clone()), level);
     }
 }
