@@ -2,8 +2,8 @@
 
 /// Images that each chain holds: its state, and what a step makes of it on the way.
 const CHAIN: usize = 8;
-/// Images that each thread adds, which works on one chain at a time: transforms, gradients, tiles.
-const THREAD: usize = 14;
+/// Images that each thread adds, which works on one chain at a time: conjugate gradients, transforms, tiles.
+const THREAD: usize = 21;
 /// Copies of each draw: as it was kept, put together, and shown.
 const DRAW: usize = 3;
 /// Bytes that do not depend on the images: program, network, figures.
