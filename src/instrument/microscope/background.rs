@@ -187,7 +187,7 @@ mod tests {
         }
     }
 
-    /// A structure in the first plane whose light fills the others out of focus.
+    /// Light that differs from plane to plane is that of structures out of focus.
     #[test]
     fn out_of_focus_light_is_not_background() {
         let mut rng = Rng::new(4);
