@@ -27,7 +27,7 @@ const NEIGHBOURS: usize = 4;
 impl Information {
     /// What the data say in the direction that is seen best.
     pub fn best(&self) -> f64 {
-        self.spectrum.iter().fold(0.0, |most: f64, value| most.max(*value))
+        largest(&self.spectrum)
     }
 
     /// Standard deviation that the data leave in that direction.
@@ -48,7 +48,6 @@ impl Information {
         let dark = problem.predict(&image.zeros_like()?)?;
         let adjoint = |weights: &Tensor| to_host(&problem.adjoint(weights, image)?);
         let (seen, weighted) = (adjoint(&weights.ones_like()?)?, adjoint(&weights)?);
-        let largest = |values: &[f64]| values.iter().fold(0.0, |most: f64, value| most.max(*value));
         let (most, heaviest) = (largest(&seen), largest(&weighted));
         if !(most > 0.0 && heaviest > 0.0) {
             return Ok(None);
@@ -66,6 +65,11 @@ impl Information {
         let spectrum = spectrum.iter().map(|value| value.max(0.0) * heaviest / most).collect();
         Ok(Some(Self { shape, spectrum, strength }))
     }
+}
+
+/// The largest of values that are not all negative.
+fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |most, value| most.max(*value))
 }
 
 /// The mean half spectrum of what `response` makes of single pixels in the middle of images like `like`, each about its pixel.
@@ -102,34 +106,20 @@ mod tests {
     use super::*;
     use crate::{
         compute::Compute,
-        grid::Grid,
-        instrument::{
-            density::Data,
-            microscope::{
-                Domain, Field, Psf, Widefield,
-                likelihood::{FixedGaussian, Pixels},
-            },
-        },
+        instrument::microscope::{Domain, example::microscope, likelihood::FixedGaussian},
         prior::Scaling,
         rng::Rng,
     };
 
     /// A Gaussian response of 2 voxels on a finer object with a dark border, and noise that is twice as large on the right.
     fn problem() -> Problem {
-        let compute = Compute::cpu_f64();
         let domain = Domain::new([1, 24, 24], [1e-7; 3], 2, [0, 8, 8], 1).unwrap();
-        let grid = Grid { shape: [1, 17, 17], pitch: domain.object.pitch };
-        let values = Array3::from_shape_fn(grid.shape, |(_, y, x)| {
+        let psf = Array3::from_shape_fn((1, 17, 17), |(_, y, x)| {
             (-((y as f64 - 8.0).powi(2) + (x as f64 - 8.0).powi(2)) / 8.0).exp()
         });
-        let psf = Psf { grid, values };
         let sigma = (0..domain.count()).map(|i| if i % 24 < 12 { 1.0 } else { 2.0 }).collect();
         let noise = FixedGaussian { data: vec![0.0; domain.count()], sigma };
-        Problem {
-            forward: Box::new(Widefield::new(&psf, &domain, &Field::default(), &compute).unwrap()),
-            likelihoods: vec![Box::new(Data::new(Pixels::new(noise, &[]).unwrap()))],
-            scaling: Scaling { unit: 3.0, dark: -0.5 },
-        }
+        microscope(psf, &domain, 0.0, noise, Scaling { unit: 3.0, dark: -0.5 })
     }
 
     /// Misfit that an image adds, by the problem and by what is known of it, for a blob at the given voxel.

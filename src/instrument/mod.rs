@@ -216,14 +216,14 @@ impl Problem {
     /// # Errors
     /// A prediction of another shape.
     pub fn information(&self, predicted: &Tensor) -> Result<Option<Tensor>> {
-        let mut total = predicted.zeros_like()?;
-        for likelihood in &self.likelihoods {
-            match likelihood.information(predicted)? {
-                Some(information) => total = (total + information)?,
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(total))
+        let Some(of_each) = self.information_of_each(predicted)? else { return Ok(None) };
+        let add = |sum: Tensor, own: Tensor| -> Result<_> { Ok((sum + own)?) };
+        of_each.into_iter().try_fold(predicted.zeros_like()?, add).map(Some)
+    }
+
+    /// Fisher information of each data product.
+    fn information_of_each(&self, predicted: &Tensor) -> Result<Option<Vec<Tensor>>> {
+        self.likelihoods.iter().map(|likelihood| likelihood.information(predicted)).collect()
     }
 
     /// [`Problem::information`] W and W (y - `predicted`), y the data; none where they are not measured one by one, or their
@@ -232,11 +232,10 @@ impl Problem {
     /// # Errors
     /// A prediction of another shape.
     pub fn weighted(&self, predicted: &Tensor) -> Result<Option<[Tensor; 2]>> {
+        let Some(of_each) = self.information_of_each(predicted)? else { return Ok(None) };
         let (mut weights, mut misfit) = (predicted.zeros_like()?, predicted.zeros_like()?);
-        for likelihood in &self.likelihoods {
-            let (Some(values), Some(own)) = (likelihood.values(), likelihood.information(predicted)?) else {
-                return Ok(None);
-            };
+        for (likelihood, own) in self.likelihoods.iter().zip(of_each) {
+            let Some(values) = likelihood.values() else { return Ok(None) };
             let values = compute_of(predicted).tensor(values, &predicted.dims()[1..])?.unsqueeze(0)?;
             misfit = (misfit + (values.broadcast_sub(predicted)? * &own)?)?;
             weights = (weights + own)?;

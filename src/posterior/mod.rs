@@ -11,6 +11,7 @@ pub mod diagnostics;
 mod draws;
 pub mod gibbs;
 pub mod hmc;
+mod kinetic;
 pub mod langevin;
 pub mod modes;
 pub mod out_of_distribution;

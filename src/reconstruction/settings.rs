@@ -37,6 +37,8 @@ pub(super) fn sampling() -> GibbsSettings {
         anneal: 12,
         denoise: 5,
         trajectories: 3,
+        // Small images are not drawn at once; they are sampled like large ones all the same.
+        kinetic_level: 0.0,
         // The likelihood has one mode: no chain is lost in another.
         restart: Restart { threshold: 1e3, ..Restart::default() },
         ..GibbsSettings::default()

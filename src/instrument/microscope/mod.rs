@@ -5,6 +5,8 @@ pub mod convolve;
 pub mod crop;
 pub mod description;
 pub mod domain;
+#[cfg(test)]
+pub(crate) mod example;
 pub mod forward;
 pub mod likelihood;
 pub mod noise;

@@ -6,7 +6,7 @@ use super::GibbsSettings;
 use crate::{
     Result,
     posterior::{
-        hmc::{Point, QUARTER_TURN},
+        hmc::QUARTER_TURN,
         restart::{self, Fits},
         step_sizes::StepSizes,
     },
@@ -18,12 +18,24 @@ pub(super) struct Cycle {
     /// Start image of each chain that is left.
     pub(super) chains: Vec<usize>,
     pub(super) x: Tensor,
-    /// The last z; none before the first round.
-    pub(super) point: Option<Point>,
+    /// The last z `[K, Z, Y, X]`; none before the first round.
+    pub(super) z: Option<Tensor>,
     pub(super) steps: StepSizes,
     pub(super) fits: Fits,
     /// Images `[K, Z, Y, X]` of all chains: where those that are given up were then.
     ends: Tensor,
+}
+
+/// What a round makes of z.
+pub(super) struct Moved {
+    /// `[K, Z, Y, X]`, network unit.
+    pub(super) z: Tensor,
+    /// D(z, r), if it is known.
+    pub(super) clean: Option<Tensor>,
+    /// Log likelihood `[K]` of z, nats.
+    pub(super) log_density: Tensor,
+    /// How it was made, by name.
+    pub(super) metrics: Vec<(&'static str, f64)>,
 }
 
 impl Cycle {
@@ -33,7 +45,7 @@ impl Cycle {
         Ok(Self {
             chains: (0..chains).collect(),
             x: start.clone(),
-            point: None,
+            z: None,
             steps: StepSizes::new(chains, 0.1, QUARTER_TURN / 2.0, settings.acceptance),
             fits: Fits::new(chains),
             ends: start.clone(),
@@ -66,8 +78,8 @@ impl Cycle {
     pub(super) fn take(&mut self, sources: &[usize]) -> Result<()> {
         let index = restart::index(sources, &self.x)?;
         self.x = self.x.index_select(&index, 0)?;
-        if let Some(point) = &self.point {
-            self.point = Some(point.index_select(&index)?);
+        if let Some(z) = &self.z {
+            self.z = Some(z.index_select(&index, 0)?);
         }
         self.steps.copy_from(sources);
         self.fits.copy_from(sources);

@@ -10,8 +10,9 @@
 //! large they go on from copies of others, which part again; later they are given up for this cycle and leave no draw.
 //! The next cycle begins with all chains.
 
-mod coupling;
 mod cycle;
+mod hamiltonian;
+mod kinetic;
 mod perturbed;
 mod pool;
 mod settings;
@@ -25,7 +26,7 @@ use crate::{
         Draws, Solver, Step,
         covariance::Covariance,
         diagnostics::margin,
-        hmc::Point,
+        kinetic::{Dynamics, Way},
         restart,
         solver::{TensorMap, take},
         step_sizes::StepSizes,
@@ -37,8 +38,8 @@ use crate::{
     transfer::Transfer,
 };
 
-use coupling::{Coupling, Pace};
 use cycle::Cycle;
+use hamiltonian::{Coupling, Pace};
 use pool::Pool;
 use settings::Begin;
 pub use settings::GibbsSettings;
@@ -128,40 +129,51 @@ impl Solver for Gibbs {
             Some(seen) => seen,
             None => problem.seen(&self.start.mean_keepdim(0)?)?,
         };
-        let (point, moved) = match &seen {
-            Seen::Informed(information) => {
+        let pace = match begin {
+            _ if round >= self.kept.first() => Pace::Kept,
+            Some(_) => Pace::Found,
+            None => Pace::Adapted,
+        };
+        let kinetic = level <= self.settings.kinetic_level * prior.data_std();
+        let fall = match round {
+            0 => 1.0,
+            _ => self.settings.level(round) / self.settings.level(round - 1),
+        };
+        let moved = match (&seen, cycle.z.take()) {
+            (Seen::Informed(information), last) => {
                 let covariance = Covariance::new(information, level, &compute_of(&cycle.x))?;
-                let last = cycle.point.take().map_or_else(|| cycle.x.clone(), |point| point.position);
-                let (point, iterations) = perturbed::draw(problem, &covariance, &last, &cycle.x, level, rng)?;
-                (point, vec![("iterations", iterations)])
+                perturbed::draw(
+                    problem,
+                    &covariance,
+                    last.as_ref().unwrap_or(&cycle.x),
+                    &cycle.x,
+                    level,
+                    rng,
+                )?
             }
-            Seen::Pixels | Seen::Subspace(_) => {
-                let fall = match round {
-                    0 => 1.0,
-                    _ => self.settings.level(round) / self.settings.level(round - 1),
-                };
-                let pace = match begin {
-                    _ if round >= self.kept.first() => Pace::Kept,
-                    Some(_) => Pace::Found,
-                    None => Pace::Adapted,
-                };
+            (_, Some(last)) if kinetic => {
+                let dynamics = Dynamics { problem, prior, way: Way::Flows };
+                kinetic::moved(&dynamics, cycle, last, [level, fall], self.settings.denoise, pace, rng)?
+            }
+            (_, last) => {
                 let counts = [self.settings.trajectories_in(round), self.settings.leaps];
                 let coupling = Coupling { seen: &seen, level, fall };
                 let mut target = |z: &Tensor| seen.log_likelihood_and_gradient(problem, z);
-                let (point, acceptance) = coupling.moved(cycle, counts, pace, &mut target, rng)?;
-                (point, vec![("acceptance", acceptance), ("step_size", cycle.steps.median())])
+                coupling.moved(cycle, last, counts, pace, &mut target, rng)?
             }
         };
-        let z = seen.completed(&point.position, &cycle.x, level, rng)?;
         self.seen = Some(seen);
-        cycle.x = draw_given_noisy(prior, &z, level, self.settings.denoise, rng)?;
-        let log_likelihood = cycle.fits.observe(&point.log_density)?;
-        cycle.point = Some(point);
+        cycle.x = match moved.clean {
+            Some(clean) if !self.kept.is_due(round) => clean,
+            _ => draw_given_noisy(prior, &moved.z, level, self.settings.denoise, rng)?,
+        };
+        let log_likelihood = cycle.fits.observe(&moved.log_density)?;
+        cycle.z = Some(moved.z);
         let [restarted, dropped] =
             self.check(round, level > self.settings.restart.level * prior.data_std(), problem, rng)?;
         self.round += 1;
         let mut metrics = vec![("level", level), ("log_likelihood", log_likelihood)];
-        metrics.extend(moved);
+        metrics.extend(moved.metrics);
         metrics.extend([("restarted", restarted), ("dropped", dropped)]);
         Ok(Step { stage: "gibbs", metrics })
     }
@@ -180,10 +192,8 @@ impl Solver for Gibbs {
         put("x", self.cycle.x.clone());
         put("ends", self.cycle.ends()?);
         put("steps", self.cycle.steps.state()?);
-        if let Some(point) = &self.cycle.point {
-            put("z", point.position.clone());
-            put("log_density", point.log_density.clone());
-            put("gradient", point.gradient.clone());
+        if let Some(z) = &self.cycle.z {
+            put("z", z.clone());
             put("fits", self.cycle.fits.state()?);
         }
         self.pool.save(&mut state)?;
@@ -197,8 +207,6 @@ impl Solver for Gibbs {
         let all = self.start.dims().to_vec();
         let left = state.get("gibbs.chains").map_or(0, Tensor::elem_count);
         let images = [&[left], &all[1..]].concat();
-        let coordinates = state.get("gibbs.z").and_then(|z| z.dims().get(1..)).unwrap_or(&all[1..]);
-        let seen = [&[left], coordinates].concat();
         let mut take = |name: &str, shape: &[usize]| take(&mut state, &format!("gibbs.{name}"), shape);
         let round = take("round", &[1])?.read_list::<i64>()?;
         self.round = round.first().map_or(0, |n| n.unsigned_abs() as usize);
@@ -209,14 +217,10 @@ impl Solver for Gibbs {
         self.cycle.restore_ends(take("ends", &all)?);
         self.cycle.steps =
             StepSizes::from_state(&take("steps", &[left + 1])?, left, self.settings.acceptance)?;
-        self.cycle.point = None;
+        self.cycle.z = None;
         if self.round > 0 {
             self.cycle.fits.restore(&take("fits", &[left])?)?;
-            self.cycle.point = Some(Point {
-                position: take("z", &seen)?,
-                log_density: take("log_density", &[left])?,
-                gradient: take("gradient", &seen)?,
-            });
+            self.cycle.z = Some(take("z", &images)?);
         }
         Ok(())
     }

@@ -10,12 +10,13 @@
 
 use candle_core::{D, Tensor};
 
+use super::cycle::Moved;
 use crate::{
     Error, Result,
     instrument::Problem,
     posterior::{
         covariance::Covariance,
-        hmc::{Point, per_chain, product},
+        hmc::{per_chain, product},
     },
     rng::Rng,
     tensor::{by_parts, compute_of, to_host, value_and_gradient},
@@ -29,8 +30,8 @@ const LONGEST: usize = 32;
 /// Numbers that a thread of the CPU works on at a time.
 const PART: usize = 1 << 15;
 
-/// Draws z `[B, Z, Y, X]` given `x`, network unit, with a coupling of width `level`, from the last `z` on; and how many iterations
-/// that took. `covariance` is what H^-1 is taken for.
+/// Draws z given `x` `[B, Z, Y, X]`, network unit, with a coupling of width `level`, from the `last` z on. `covariance` is what H^-1
+/// is taken for.
 ///
 /// # Errors
 /// Noise without known information, or that of the forward model.
@@ -41,17 +42,17 @@ pub(super) fn draw(
     x: &Tensor,
     level: f64,
     rng: &mut Rng,
-) -> Result<(Point, f64)> {
+) -> Result<Moved> {
     let compute = compute_of(x);
-    let [_, z, rows, columns] = <[usize; 4]>::from(x.dims4()?);
-    let voxels = z * rows * columns;
+    let [_, planes, rows, columns] = <[usize; 4]>::from(x.dims4()?);
+    let voxels = planes * rows * columns;
     let dark = problem.predict(&x.narrow(0, 0, 1)?.zeros_like()?)?;
     let data = dark.elem_count();
     let pull = (((x - last)? / (level * level))? + (rng.normals(x.dims(), &compute)? / level)?)?;
     let white = rng.normals(&[x.dim(0)?, data], &compute)?;
     let joint = Tensor::cat(&[&last.flatten_from(1)?, &pull.flatten_from(1)?, &white], 1)?;
-    let [position, log_density, gradient, iterations] = by_parts(&joint, PART, |part| {
-        let image = |start: usize| Ok(part.narrow(1, start, voxels)?.reshape(((), z, rows, columns))?);
+    let [z, log_density, iterations] = by_parts(&joint, PART, |part| {
+        let image = |start: usize| Ok(part.narrow(1, start, voxels)?.reshape(((), planes, rows, columns))?);
         let [from, pull]: [Result<Tensor>; 2] = [image(0), image(voxels)];
         let (from, pull) = (from?, pull?);
         let [weights, misfit] = problem.weighted(&problem.predict(&from)?)?.ok_or_else(|| {
@@ -68,12 +69,12 @@ pub(super) fn draw(
         };
         let (change, iterations) = solve(precision, |v| covariance.times(v), &known, ERROR * data as f64)?;
         let end = (from + change)?;
-        let (log_density, gradient) = problem.log_likelihood_and_gradient(&end)?;
+        let log_density = problem.log_likelihood(&end)?;
         let iterations = compute_of(x).tensor(vec![iterations as f64; part.dim(0)?], &[part.dim(0)?])?;
-        Ok([end, log_density, gradient, iterations])
+        Ok([end, log_density, iterations])
     })?;
-    let iterations = to_host(&iterations.mean_all()?)?[0];
-    Ok((Point { position, log_density, gradient }, iterations))
+    let metrics = vec![("iterations", to_host(&iterations.mean_all()?)?[0])];
+    Ok(Moved { z, clean: None, log_density, metrics })
 }
 
 /// Solves H x = `known` for each element of a batch by conjugate gradients, preconditioned by what H^-1 is about (Hestenes & Stiefel
@@ -112,62 +113,29 @@ fn solve(
 #[cfg(test)]
 mod tests {
     use nalgebra::{DMatrix, DVector};
-    use ndarray::Array3;
 
     use super::*;
     use crate::{
         compute::Compute,
-        grid::Grid,
         instrument::{
             Seen,
-            density::Data,
-            microscope::{
-                Domain, Field, Psf, Widefield,
-                likelihood::{FixedGaussian, Pixels},
-            },
+            microscope::example::{assert_gaussian, gradient_and_precision, unlike_noise},
         },
-        prior::Scaling,
     };
-
-    /// 6 x 6 camera pixels with unlike noise, which see an object of 8 x 8 voxels through a blur.
-    fn problem() -> Problem {
-        let compute = Compute::cpu_f64();
-        let domain = Domain::new([1, 6, 6], [1e-7; 3], 1, [0, 1, 1], 2).unwrap();
-        let grid = Grid { shape: [1, 3, 3], pitch: domain.object.pitch };
-        let values = Array3::from_shape_fn(grid.shape, |(_, y, x)| [0.05, 0.1, 0.4][y % 2 + x % 2]);
-        let sigma = (0..36).map(|pixel| 0.1 + 0.01 * pixel as f64).collect();
-        let noise = FixedGaussian { data: (0..36).map(|pixel| (pixel % 5) as f64).collect(), sigma };
-        let field = Field { flat_field: Vec::new(), background: vec![0.3] };
-        Problem {
-            forward: Box::new(Widefield::new(&Psf { grid, values }, &domain, &field, &compute).unwrap()),
-            likelihoods: vec![Box::new(Data::new(Pixels::new(noise, &[]).unwrap()))],
-            scaling: Scaling { unit: 2.0, dark: -0.1 },
-        }
-    }
-
-    fn column(values: Vec<f64>) -> DVector<f64> {
-        DVector::from_vec(values)
-    }
 
     /// Mean and covariance of many draws against those of the Gaussian, whose matrices are written out.
     #[test]
     fn draws_follow_the_gaussian() {
-        let (problem, compute, count, level) = (problem(), Compute::cpu_f64(), 4000, 0.7);
+        let (problem, compute, count, level) = (unlike_noise(1.0), Compute::cpu_f64(), 4000, 0.7);
         let [_, rows, columns] = problem.forward.grid().shape;
         let voxels = rows * columns;
         let images =
             |values: Vec<f64>, count: usize| compute.tensor(values, &[count, 1, rows, columns]).unwrap();
         let x: Vec<f64> = (0..voxels).map(|voxel| 0.1 * (voxel % 7) as f64).collect();
-        // Gradients at all unit vectors less that at 0 are the columns of -A^T W A.
-        let mut units = vec![0.0; voxels];
-        units.extend(DMatrix::<f64>::identity(voxels, voxels).iter());
-        let (_, slopes) = problem.log_likelihood_and_gradient(&images(units, voxels + 1)).unwrap();
-        let slopes = DMatrix::from_vec(voxels, voxels + 1, to_host(&slopes).unwrap());
-        let dark = slopes.column(0).into_owned();
-        let bent = DMatrix::from_fn(voxels, voxels, |row, column| dark[row] - slopes[(row, column + 1)]);
+        let (dark, bent) = gradient_and_precision(&problem);
         let precision = bent + DMatrix::identity(voxels, voxels) / (level * level);
         let covariance = precision.try_inverse().unwrap();
-        let mean = &covariance * (dark + column(x.clone()) / (level * level));
+        let mean = &covariance * (dark + DVector::from_vec(x.clone()) / (level * level));
 
         let seen = problem.seen(&images(vec![0.0; voxels], 1)).unwrap();
         let Seen::Informed(information) = seen else { panic!("{seen:?}") };
@@ -175,16 +143,10 @@ mod tests {
         let mut rng = Rng::new(3);
         let many = images(x, 1).repeat((count, 1, 1, 1)).unwrap();
         let from = (&many + rng.normals(many.dims(), &compute).unwrap()).unwrap();
-        let (point, iterations) = draw(&problem, &known, &from, &many, level, &mut rng).unwrap();
+        let Moved { z, metrics, .. } = draw(&problem, &known, &from, &many, level, &mut rng).unwrap();
+        let [("iterations", iterations)] = metrics[..] else { panic!("{metrics:?}") };
         assert!((2.0..20.0).contains(&iterations), "{iterations}");
-        let draws = DMatrix::from_vec(voxels, count, to_host(&point.position).unwrap());
-        // In units of the exact standard deviation along each direction, all of them.
-        let root = covariance.clone().cholesky().unwrap().l().try_inverse().unwrap();
-        let whitened = root * DMatrix::from_fn(voxels, count, |row, draw| draws[(row, draw)] - mean[row]);
-        let centre = whitened.column_mean();
-        let error = centre.amax() * (count as f64).sqrt();
-        assert!(error < 4.5, "mean off by {error} standard errors");
-        let spread = &whitened * whitened.transpose() / count as f64 - DMatrix::identity(voxels, voxels);
-        assert!(spread.amax() < 6.0 * (2.0 / count as f64).sqrt(), "covariance off by {}", spread.amax());
+        let draws = DMatrix::from_vec(voxels, count, to_host(&z).unwrap());
+        assert_gaussian(&draws, &mean, &covariance, 0.0);
     }
 }

@@ -35,6 +35,9 @@ pub struct GibbsSettings {
     /// Trajectories of the first round of a cycle; their number falls linearly to 1. Only a large r lets them pass from
     /// one solution of the data to another.
     pub trajectories: usize,
+    /// r from which on z moves by kinetic Langevin steps, `denoise` of them a round, in place of the two draws, where it is not
+    /// drawn at once; 0 for never.
+    pub kinetic_level: f64,
     /// Acceptance that the step sizes are adapted to, until burn-in ends.
     pub acceptance: f64,
     /// What becomes of chains in a wrong mode.
@@ -47,7 +50,7 @@ impl Default for GibbsSettings {
             cycles: 96,
             reheats: 2,
             reheat_level: 1.0,
-            anneal: 72,
+            anneal: 96,
             rounds: 4,
             draws: 1,
             start_level: 24.0,
@@ -55,6 +58,7 @@ impl Default for GibbsSettings {
             denoise: 5,
             leaps: 128,
             trajectories: 4,
+            kinetic_level: 3.0,
             acceptance: 0.8,
             restart: Restart { level: 2.0, ..Restart::default() },
         }
@@ -143,6 +147,9 @@ impl GibbsSettings {
         }
         if self.reheat_level.is_nan() || self.reheat_level <= 0.0 {
             return wrong("reheat_level", "must be positive; use 1");
+        }
+        if self.kinetic_level.is_nan() || self.kinetic_level < 0.0 {
+            return wrong("kinetic_level", "must be 0 or positive; use 3");
         }
         if self.rounds < self.draws || self.draws == 0 {
             return wrong("draws", "must be between 1 and rounds");

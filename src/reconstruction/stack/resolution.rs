@@ -43,14 +43,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        grid::Grid,
-        instrument::{
-            density::Data,
-            microscope::{
-                Domain, Field, Psf, Widefield,
-                likelihood::{FixedGaussian, Pixels},
-            },
-        },
+        instrument::microscope::{Domain, example::microscope, likelihood::FixedGaussian},
         posterior::gibbs::GibbsSettings,
         prior::{Scaling, gaussian::Gaussian},
     };
@@ -59,14 +52,9 @@ mod tests {
     fn resolved(sigma: f64, sampling: GibbsSettings) -> GibbsSettings {
         let compute = Compute::cpu_f64();
         let domain = Domain::new([1, 16, 16], [1e-7; 3], 1, [0; 3], 1).unwrap();
-        let grid = Grid { shape: [1; 3], pitch: domain.object.pitch };
-        let psf = Psf { grid, values: Array3::from_elem((1, 1, 1), 1.0) };
         let noise = FixedGaussian { data: vec![0.0; 256], sigma: vec![sigma] };
-        let problem = Problem {
-            forward: Box::new(Widefield::new(&psf, &domain, &Field::default(), &compute).unwrap()),
-            likelihoods: vec![Box::new(Data::new(Pixels::new(noise, &[]).unwrap()))],
-            scaling: Scaling { unit: 2.0, dark: -0.1 },
-        };
+        let scaling = Scaling { unit: 2.0, dark: -0.1 };
+        let problem = microscope(Array3::ones((1, 1, 1)), &domain, 0.0, noise, scaling);
         let prior = Gaussian::diagonal(vec![0.0; 256], vec![0.25; 256], [1, 16, 16], &compute).unwrap();
         let mut solver = SolverSettings::Gibbs { start: Default::default(), sampling };
         resolve(&mut solver, &problem, &prior, &compute).unwrap();

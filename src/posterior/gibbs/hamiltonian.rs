@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::Cycle;
+use super::cycle::{Cycle, Moved};
 use crate::{
     Result,
     instrument::Seen,
@@ -34,20 +34,22 @@ pub(super) struct Coupling<'a> {
 }
 
 impl Coupling<'_> {
-    /// The z of all chains after so many trajectories of at most so many leaps, `counts`, and their last mean acceptance.
+    /// The z of all chains after so many trajectories of at most so many leaps, `counts`, its other pixels or directions drawn too.
     pub(super) fn moved(
         &self,
         cycle: &mut Cycle,
+        last: Option<Tensor>,
         counts: [usize; 2],
         pace: Pace,
         target: &mut Target,
         rng: &mut Rng,
-    ) -> Result<(Point, f64)> {
+    ) -> Result<Moved> {
         let centre = self.seen.coordinates(&cycle.x)?;
-        let mut point = match cycle.point.take() {
-            Some(last) => self.narrowed(last, &centre, target)?,
-            None => Point::new(centre.clone(), target)?,
+        let start = match last {
+            Some(last) => self.narrowed(self.seen.coordinates(&last)?, &centre)?,
+            None => centre.clone(),
         };
+        let mut point = Point::new(start, target)?;
         let reference = Reference::Gaussian { centre, width: self.level };
         let [trajectories, leaps] = counts;
         let (mut acceptance, mut done, mut tried) = (0.0, 0, 0);
@@ -64,14 +66,16 @@ impl Coupling<'_> {
             // A cycle's first step sizes are a guess: chains that do not move with them would remember their start.
             done += usize::from(pace != Pace::Found || acceptance > 0.5 * cycle.steps.target());
         }
-        Ok((point, acceptance))
+        let z = self.seen.completed(&point.position, &cycle.x, self.level, rng)?;
+        let metrics = vec![("acceptance", acceptance), ("step_size", cycle.steps.median())];
+        Ok(Moved { z, clean: None, log_density: point.log_density, metrics })
     }
 
     /// The last round's z, as near to x as this coupling lets it be.
-    fn narrowed(&self, last: Point, centre: &Tensor, target: &mut Target) -> Result<Point> {
+    fn narrowed(&self, last: Tensor, centre: &Tensor) -> Result<Tensor> {
         if self.fall == 1.0 || matches!(self.seen, Seen::Subspace(_)) {
             return Ok(last);
         }
-        Point::new((centre + ((last.position - centre)? * self.fall)?)?, target)
+        Ok((centre + ((last - centre)? * self.fall)?)?)
     }
 }
