@@ -46,7 +46,7 @@ pub(super) enum Way {
 pub(super) struct Motion {
     /// Positions z with the likelihood there.
     pub(super) point: Point,
-    /// All masses are 1.
+    /// Of unit variance in equilibrium.
     pub(super) velocity: Tensor,
     /// Force of the kicks: the score, and the likelihood's gradient where it is no flow.
     pub(super) force: Tensor,

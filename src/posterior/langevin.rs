@@ -1,4 +1,4 @@
-//! Annealed kinetic Langevin dynamics on the posterior with a smoothed prior: one denoiser evaluation a step, see [`super::kinetic`].
+//! Annealed kinetic Langevin dynamics on the posterior with a smoothed prior: one denoiser evaluation a step, see `kinetic.rs`.
 //!
 //! The noise level s may fall during the first steps, and draws are the denoised D(z, s) or draws of x given z. A singular
 //! likelihood acts as a flow.

@@ -17,14 +17,13 @@ use crate::{
 
 /// Length of a step, units of r: about the longest that is stable with a curvature of 1 / r^2.
 const STEP: f64 = 0.7;
-/// Exponent with which a step damps. With 0.25 the errors of a learned score pump energy into the velocities; with 1 images follow
-/// more slowly.
+/// Exponent with which a step damps. With 0.25 the errors of a learned score pump energy into the velocities.
 const DAMPING: f64 = 0.5;
 /// Largest number of leapfrog steps of half a step's flow.
 const LEAPS: usize = 16;
 
-/// `count` steps of all chains from `z` on, on which the likelihood acts as a flow, with new velocities, under a coupling of width `level`, which is `fall` times that of the last
-/// round: z goes the same share of the way to x.
+/// `count` steps of all chains from `z` on, with new velocities, under a coupling of width `level`. That is `fall` times the width of
+/// the last round, and z starts so much nearer to x.
 pub(super) fn moved(
     dynamics: &Dynamics,
     cycle: &mut Cycle,
@@ -59,8 +58,8 @@ mod tests {
         tensor::to_host,
     };
 
-    /// With a Gaussian prior z is Gaussian: chains that start at 0 arrive there, where data know no direction much better than r.
-    /// There kicks are too rare for how fast the flow turns, and means are off by a share of what the data leave.
+    /// With a Gaussian prior z is Gaussian, and chains that start at 0 arrive there, as long as data know no direction much better
+    /// than r: for such a one kicks are too rare, and its mean is off by a share of what the data leave.
     #[test]
     fn steps_lead_to_the_gaussian() {
         let (problem, compute, count, level, variance) =

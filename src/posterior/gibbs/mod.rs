@@ -4,7 +4,8 @@
 //! p(x) N(z; x, r^2 I) p(y|z), whose marginal in x tends to the posterior as the coupling r falls. Each round draws
 //! z given x by Metropolis-adjusted Hamiltonian steps, which need no network and cannot leave their target even
 //! where the likelihood is singular, or of cameras by solving a linear system, and x given z by a short reverse diffusion from
-//! noise level r. The steps move the coordinates that the data see (see [`Seen`]); the others are a plain Gaussian draw.
+//! noise level r. Hamiltonian steps move the coordinates that the data see (see [`Seen`]); the others are a plain Gaussian draw.
+//! Once r is small, Langevin steps of z may take the place of both draws (`kinetic.rs`).
 //!
 //! Chains that end in a wrong mode (a wrong turn of a phase) are recognised by their fit: see [`restart::Restart`]. While r is
 //! large they go on from copies of others, which part again; later they are given up for this cycle and leave no draw.
