@@ -87,8 +87,20 @@ impl Pace {
 impl Dynamics<'_> {
     /// Chains at `position` `[K, Z, Y, X]` with velocities of equilibrium, and the denoised positions.
     pub(super) fn start(&self, position: Tensor, level: f64, rng: &mut Rng) -> Result<(Motion, Tensor)> {
+        let clean = denoised(self.prior, &position, level)?;
+        self.start_with(position, clean, level, rng)
+    }
+
+    /// [`Dynamics::start`] where the denoised positions are known.
+    pub(super) fn start_with(
+        &self,
+        position: Tensor,
+        clean: Tensor,
+        level: f64,
+        rng: &mut Rng,
+    ) -> Result<(Motion, Tensor)> {
         let point = Point::new(position, &mut |z| self.problem.log_likelihood_and_gradient(z))?;
-        let (force, clean) = self.force(&point, level)?;
+        let force = self.force(&point, &clean, level)?;
         let velocity = rng.normals(force.dims(), &compute_of(&force))?;
         Ok((Motion { point, velocity, force }, clean))
     }
@@ -111,21 +123,19 @@ impl Dynamics<'_> {
             let position = motion.point.position.clone();
             motion.point = Point::new(position, &mut |z| self.problem.log_likelihood_and_gradient(z))?;
         }
-        let (force, clean) = self.force(&motion.point, level)?;
-        motion.force = force;
+        let clean = denoised(self.prior, &motion.point.position, level)?;
+        motion.force = self.force(&motion.point, &clean, level)?;
         motion.kick(&pace.steps)?;
         Ok(((first + second) / 2.0, clean))
     }
 
-    /// Force of the kicks at a noise level, and the denoised positions.
-    fn force(&self, point: &Point, level: f64) -> Result<(Tensor, Tensor)> {
-        let clean = denoised(self.prior, &point.position, level)?;
-        let score = ((&clean - &point.position)? / (level * level))?;
-        let force = match self.way {
-            Way::Flows => score,
-            Way::Kicks => (score + &point.gradient)?,
-        };
-        Ok((force, clean))
+    /// Force of the kicks at a noise level, from the denoised positions.
+    fn force(&self, point: &Point, clean: &Tensor, level: f64) -> Result<Tensor> {
+        let score = ((clean - &point.position)? / (level * level))?;
+        match self.way {
+            Way::Flows => Ok(score),
+            Way::Kicks => Ok((score + &point.gradient)?),
+        }
     }
 
     /// Half a drift of every chain; returns the mean acceptance.

@@ -38,7 +38,7 @@ pub(super) fn sampling() -> GibbsSettings {
         denoise: 5,
         trajectories: 3,
         // Small images are not drawn at once; they are sampled like large ones all the same.
-        kinetic_level: 0.0,
+        kinetic: false,
         // The likelihood has one mode: no chain is lost in another.
         restart: Restart { threshold: 1e3, ..Restart::default() },
         ..GibbsSettings::default()

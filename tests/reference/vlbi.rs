@@ -175,7 +175,7 @@ fn the_default_problem_of_m87_has_full_rank_closure_sets() {
         rows.len() + 1 - stations.len()
     };
     let expected: usize = time_stamps(&fitted).into_iter().map(independent).sum();
-    let all = counts(&build(&Vlbi { snr_cut: 0.0, ..settings.clone() }));
+    let all = counts(&build(&Vlbi { snr_cut: 0.0, amplitude_snr_cut: 0.0, ..settings.clone() }));
     assert_eq!(all[0], ("closure_phase", expected));
     assert_eq!(all[1].0, "log_closure_amplitude");
     assert_eq!(all[2..], [("flux", 1), ("centroid", 2)]);

@@ -77,9 +77,12 @@ pub struct Vlbi {
     pub total_flux: Option<units::Flux>,
     /// Standard deviation of that flux density as a fraction. Default: 0.1.
     pub total_flux_error: f64,
-    /// Visibilities with a smaller signal-to-noise ratio form no closures: phase and log amplitude of noise are not
-    /// Gaussian. Default: 3.
+    /// Visibilities with a smaller signal-to-noise ratio form no closure phases, for phases of noise are not Gaussian, and do not
+    /// count in the chi-square of log closure amplitudes. Default: 3.
     pub snr_cut: f64,
+    /// Visibilities with a smaller signal-to-noise ratio form no log closure amplitudes. Larger values keep of weak visibilities those
+    /// that noise has made stronger. Default: 1.
+    pub amplitude_snr_cut: f64,
     /// Flux density of the compact source, for example `0.6 Jy`. Default: see [`Vlbi::compact_flux`].
     pub flux: Option<units::Flux>,
     /// Standard deviation of that flux density, for example `0.1 Jy`.
@@ -112,6 +115,7 @@ impl Default for Vlbi {
             total_flux: None,
             total_flux_error: 0.1,
             snr_cut: 3.0,
+            amplitude_snr_cut: 1.0,
             flux: None,
             flux_sigma: None,
             centroid_sigma: 0.04,
@@ -157,8 +161,12 @@ impl Vlbi {
                 format!("{} is not a fraction; write 0.02 for 2 %", self.systematic),
             ));
         }
-        if !(0.0..=100.0).contains(&self.snr_cut) {
-            return Err(Error::config("vlbi.snr_cut", format!("{} is not between 0 and 100", self.snr_cut)));
+        for (name, cut) in
+            [("vlbi.snr_cut", self.snr_cut), ("vlbi.amplitude_snr_cut", self.amplitude_snr_cut)]
+        {
+            if !(0.0..=100.0).contains(&cut) {
+                return Err(Error::config(name, format!("{cut} is not between 0 and 100")));
+            }
         }
         let mut prepared = average(observation, self.average);
         add_systematic(&mut prepared, self.systematic);
@@ -182,7 +190,8 @@ impl Vlbi {
 
     /// Log closure amplitudes, through intra-site baselines too where they see the total flux.
     fn amplitudes(&self, observation: &Observation, fitted: &Observation) -> Result<LogClosureAmplitude> {
-        let closures = LogClosureAmplitude::new(fitted, self.snr_cut)?;
+        let (cut, systematic) = (self.amplitude_snr_cut, self.systematic);
+        let closures = LogClosureAmplitude::new(fitted, cut, self.snr_cut, systematic)?;
         let (IntraSite::Total, Some(known)) = (self.intra_site, self.total_flux(observation)?) else {
             return Ok(closures);
         };
@@ -190,7 +199,7 @@ impl Vlbi {
         let mut place = 0..;
         let places: Vec<_> =
             all.visibilities.iter().map(|row| if is_intra_site(row) { None } else { place.next() }).collect();
-        closures.through(&all, self.snr_cut, &places, known)
+        closures.through(&all, [cut, systematic], &places, known)
     }
 
     fn centroid_sigma(&self) -> Result<f64> {

@@ -26,6 +26,29 @@ pub(super) struct Cycle {
     ends: Tensor,
 }
 
+/// How a round moves z.
+#[derive(Clone, Copy)]
+pub(super) struct Round {
+    /// Its coupling r, network unit.
+    pub(super) level: f64,
+    /// r as a share of that of the last round.
+    pub(super) fall: f64,
+    pub(super) tuning: Tuning,
+    /// Whether x is D(z, r) of the last round.
+    pub(super) settled: bool,
+}
+
+/// What becomes of step sizes in a round.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Tuning {
+    /// They are a first guess, and may be wrong by orders of magnitude.
+    Found,
+    /// They follow the acceptance.
+    Adapted,
+    /// They stay as they are, as draws are kept.
+    Kept,
+}
+
 /// What a round makes of z.
 pub(super) struct Moved {
     /// `[K, Z, Y, X]`, network unit.

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::cycle::{Cycle, Moved};
+use super::cycle::{Cycle, Moved, Round, Tuning};
 use crate::{
     Result,
     instrument::Seen,
@@ -13,24 +13,10 @@ use crate::{
 /// Further trajectories of a cycle's first round that may go into finding step sizes.
 const FINDING: usize = 16;
 
-/// What becomes of step sizes in a round.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Pace {
-    /// They are a first guess, and may be wrong by orders of magnitude.
-    Found,
-    /// They follow the acceptance.
-    Adapted,
-    /// They stay as they are, as draws are kept.
-    Kept,
-}
-
 /// The coupling of one round, in the coordinates that are seen.
 pub(super) struct Coupling<'a> {
     pub(super) seen: &'a Seen,
-    /// r.
-    pub(super) level: f64,
-    /// r as a share of that of the last round.
-    pub(super) fall: f64,
+    pub(super) round: Round,
 }
 
 impl Coupling<'_> {
@@ -40,7 +26,6 @@ impl Coupling<'_> {
         cycle: &mut Cycle,
         last: Option<Tensor>,
         counts: [usize; 2],
-        pace: Pace,
         target: &mut Target,
         rng: &mut Rng,
     ) -> Result<Moved> {
@@ -50,32 +35,32 @@ impl Coupling<'_> {
             None => centre.clone(),
         };
         let mut point = Point::new(start, target)?;
-        let reference = Reference::Gaussian { centre, width: self.level };
-        let [trajectories, leaps] = counts;
+        let reference = Reference::Gaussian { centre, width: self.round.level };
+        let ([trajectories, leaps], tuning) = (counts, self.round.tuning);
         let (mut acceptance, mut done, mut tried) = (0.0, 0, 0);
         while done < trajectories && tried < trajectories + FINDING {
             let outcome = hmc::draw(target, &reference, &point, &cycle.steps, leaps, rng)?;
-            match pace {
-                Pace::Found => cycle.steps.find(&outcome),
-                Pace::Adapted => cycle.steps.adapt(&outcome),
-                Pace::Kept => {}
+            match tuning {
+                Tuning::Found => cycle.steps.find(&outcome),
+                Tuning::Adapted => cycle.steps.adapt(&outcome),
+                Tuning::Kept => {}
             }
             acceptance = outcome.acceptance.iter().sum::<f64>() / outcome.acceptance.len() as f64;
             point = outcome.point;
             tried += 1;
             // A cycle's first step sizes are a guess: chains that do not move with them would remember their start.
-            done += usize::from(pace != Pace::Found || acceptance > 0.5 * cycle.steps.target());
+            done += usize::from(tuning != Tuning::Found || acceptance > 0.5 * cycle.steps.target());
         }
-        let z = self.seen.completed(&point.position, &cycle.x, self.level, rng)?;
+        let z = self.seen.completed(&point.position, &cycle.x, self.round.level, rng)?;
         let metrics = vec![("acceptance", acceptance), ("step_size", cycle.steps.median())];
         Ok(Moved { z, clean: None, log_density: point.log_density, metrics })
     }
 
     /// The last round's z, as near to x as this coupling lets it be.
     fn narrowed(&self, last: Tensor, centre: &Tensor) -> Result<Tensor> {
-        if self.fall == 1.0 || matches!(self.seen, Seen::Subspace(_)) {
+        if self.round.fall == 1.0 || matches!(self.seen, Seen::Subspace(_)) {
             return Ok(last);
         }
-        Ok((centre + ((last - centre)? * self.fall)?)?)
+        Ok((centre + ((last - centre)? * self.round.fall)?)?)
     }
 }

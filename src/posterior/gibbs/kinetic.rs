@@ -5,10 +5,7 @@
 
 use candle_core::Tensor;
 
-use super::{
-    cycle::{Cycle, Moved},
-    hamiltonian,
-};
+use super::cycle::{Cycle, Moved, Round, Tuning};
 use crate::{
     Result,
     posterior::kinetic::{Dynamics, Pace},
@@ -22,22 +19,26 @@ const DAMPING: f64 = 0.5;
 /// Largest number of leapfrog steps of half a step's flow.
 const LEAPS: usize = 16;
 
-/// `count` steps of all chains from `z` on, with new velocities, under a coupling of width `level`. That is `fall` times the width of
-/// the last round, and z starts so much nearer to x.
+/// `count` steps of all chains from `z` on, with new velocities. As r has fallen, z starts so much nearer to x.
 pub(super) fn moved(
     dynamics: &Dynamics,
     cycle: &mut Cycle,
     z: Tensor,
-    [level, fall]: [f64; 2],
+    round: Round,
     count: usize,
-    pace: hamiltonian::Pace,
     rng: &mut Rng,
 ) -> Result<Moved> {
-    let (mut motion, mut clean) = dynamics.start((&cycle.x + ((z - &cycle.x)? * fall)?)?, level, rng)?;
+    let Round { level, fall, tuning, settled } = round;
+    let position = (&cycle.x + ((z - &cycle.x)? * fall)?)?;
+    // D stays about the same along such a way, that of the flow of the smoothed prior.
+    let (mut motion, mut clean) = match settled {
+        true => dynamics.start_with(position, cycle.x.clone(), level, rng)?,
+        false => dynamics.start(position, level, rng)?,
+    };
     let mut acceptance = 1.0;
     for _ in 0..count {
         let steps = Pace::of_flows(STEP * level, &cycle.steps, level, LEAPS, [0.0, DAMPING]);
-        let leaps = (pace != hamiltonian::Pace::Kept).then_some(&mut cycle.steps);
+        let leaps = (tuning != Tuning::Kept).then_some(&mut cycle.steps);
         (acceptance, clean) = dynamics.step(&mut motion, &steps, level, leaps, rng)?;
         motion.cool(&mut cycle.steps, rng)?;
     }
@@ -76,10 +77,11 @@ mod tests {
             Tensor::zeros((count, shape[0], shape[1], shape[2]), compute.dtype, &compute.device).unwrap();
         let dynamics = Dynamics { problem: &problem, prior: &prior, way: Way::Flows };
         let mut cycle = Cycle::new(&start, &GibbsSettings::default()).unwrap();
-        let (mut z, mut rng) = (start, Rng::new(4));
+        let (mut z, mut settled, mut rng) = (start, false, Rng::new(4));
         for _ in 0..16 {
-            let pace = hamiltonian::Pace::Adapted;
-            z = moved(&dynamics, &mut cycle, z, [level, 1.0], 5, pace, &mut rng).unwrap().z;
+            let round = Round { level, fall: 1.0, tuning: Tuning::Adapted, settled };
+            let Moved { z: moved, clean, .. } = moved(&dynamics, &mut cycle, z, round, 5, &mut rng).unwrap();
+            (z, cycle.x, settled) = (moved, clean.unwrap(), true);
         }
         let draws = DMatrix::from_vec(voxels, count, to_host(&z).unwrap());
         assert_gaussian(&draws, &mean, &exact, 0.2);

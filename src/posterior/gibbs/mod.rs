@@ -5,7 +5,7 @@
 //! z given x by Metropolis-adjusted Hamiltonian steps, which need no network and cannot leave their target even
 //! where the likelihood is singular, or of cameras by solving a linear system, and x given z by a short reverse diffusion from
 //! noise level r. Hamiltonian steps move the coordinates that the data see (see [`Seen`]); the others are a plain Gaussian draw.
-//! Once r is small, Langevin steps of z may take the place of both draws (`kinetic.rs`).
+//! After a cycle's first round, Langevin steps of z may take the place of both draws (`kinetic.rs`).
 //!
 //! Chains that end in a wrong mode (a wrong turn of a phase) are recognised by their fit: see [`restart::Restart`]. While r is
 //! large they go on from copies of others, which part again; later they are given up for this cycle and leave no draw.
@@ -39,8 +39,8 @@ use crate::{
     transfer::Transfer,
 };
 
-use cycle::Cycle;
-use hamiltonian::{Coupling, Pace};
+use cycle::{Cycle, Moved, Round, Tuning};
+use hamiltonian::Coupling;
 use pool::Pool;
 use settings::Begin;
 pub use settings::GibbsSettings;
@@ -104,6 +104,50 @@ impl Gibbs {
     fn level(&self, round: usize, prior: &dyn Denoiser) -> f64 {
         prior.data_std() * self.settings.level(round)
     }
+
+    /// Moves z in the given round of a cycle, which may begin it.
+    fn moved(
+        &mut self,
+        (round, begin): (usize, Option<Begin>),
+        seen: &Seen,
+        problem: &Problem,
+        prior: &dyn Denoiser,
+        rng: &mut Rng,
+    ) -> Result<Moved> {
+        let level = self.level(round, prior);
+        let (settings, cycle) = (&self.settings, &mut self.cycle);
+        let counts = [settings.trajectories_in(round), settings.leaps];
+        let tuning = match begin {
+            _ if round >= self.kept.first() => Tuning::Kept,
+            Some(_) => Tuning::Found,
+            None => Tuning::Adapted,
+        };
+        let fall = match round {
+            0 => 1.0,
+            _ => settings.level(round) / settings.level(round - 1),
+        };
+        let settled = settings.kinetic
+            && self.round.checked_sub(1).is_some_and(|last| {
+                let (last, begin) = settings.place(last);
+                begin.is_none() && !self.kept.is_due(last)
+            });
+        let round = Round { level, fall, tuning, settled };
+        match (seen, cycle.z.take()) {
+            (Seen::Informed(information), last) => {
+                let covariance = Covariance::new(information, level, &compute_of(&cycle.x))?;
+                let from = last.as_ref().unwrap_or(&cycle.x);
+                perturbed::draw(problem, &covariance, from, &cycle.x, level, rng)
+            }
+            (_, Some(last)) if settings.kinetic => {
+                let dynamics = Dynamics { problem, prior, way: Way::Flows };
+                kinetic::moved(&dynamics, cycle, last, round, settings.denoise, rng)
+            }
+            (_, last) => {
+                let mut target = |z: &Tensor| seen.log_likelihood_and_gradient(problem, z);
+                Coupling { seen, round }.moved(cycle, last, counts, &mut target, rng)
+            }
+        }
+    }
 }
 
 impl Solver for Gibbs {
@@ -125,45 +169,13 @@ impl Solver for Gibbs {
             self.cycle = Cycle::new(&problem.placed(&start, rng)?, &self.settings)?;
         }
         let level = self.level(round, prior);
-        let cycle = &mut self.cycle;
         let seen = match self.seen.take() {
             Some(seen) => seen,
             None => problem.seen(&self.start.mean_keepdim(0)?)?,
         };
-        let pace = match begin {
-            _ if round >= self.kept.first() => Pace::Kept,
-            Some(_) => Pace::Found,
-            None => Pace::Adapted,
-        };
-        let kinetic = level <= self.settings.kinetic_level * prior.data_std();
-        let fall = match round {
-            0 => 1.0,
-            _ => self.settings.level(round) / self.settings.level(round - 1),
-        };
-        let moved = match (&seen, cycle.z.take()) {
-            (Seen::Informed(information), last) => {
-                let covariance = Covariance::new(information, level, &compute_of(&cycle.x))?;
-                perturbed::draw(
-                    problem,
-                    &covariance,
-                    last.as_ref().unwrap_or(&cycle.x),
-                    &cycle.x,
-                    level,
-                    rng,
-                )?
-            }
-            (_, Some(last)) if kinetic => {
-                let dynamics = Dynamics { problem, prior, way: Way::Flows };
-                kinetic::moved(&dynamics, cycle, last, [level, fall], self.settings.denoise, pace, rng)?
-            }
-            (_, last) => {
-                let counts = [self.settings.trajectories_in(round), self.settings.leaps];
-                let coupling = Coupling { seen: &seen, level, fall };
-                let mut target = |z: &Tensor| seen.log_likelihood_and_gradient(problem, z);
-                coupling.moved(cycle, last, counts, pace, &mut target, rng)?
-            }
-        };
+        let moved = self.moved((round, begin), &seen, problem, prior, rng)?;
         self.seen = Some(seen);
+        let cycle = &mut self.cycle;
         cycle.x = match moved.clean {
             Some(clean) if !self.kept.is_due(round) => clean,
             _ => draw_given_noisy(prior, &moved.z, level, self.settings.denoise, rng)?,

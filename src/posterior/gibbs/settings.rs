@@ -26,7 +26,7 @@ pub struct GibbsSettings {
     /// First r of a cycle: large enough for chains to forget where they start.
     pub start_level: f64,
     /// Final r, below what the data resolve: data noise grows by r in quadrature, chains move by about r a round.
-    /// Scan-averaged closures of a bright source resolve less than 1/20.
+    /// Scan-averaged closures of a bright source tell 1/40 from 1/80.
     pub final_level: f64,
     /// Denoiser evaluations of one draw of x given z.
     pub denoise: usize,
@@ -35,9 +35,9 @@ pub struct GibbsSettings {
     /// Trajectories of the first round of a cycle; their number falls linearly to 1. Only a large r lets them pass from
     /// one solution of the data to another.
     pub trajectories: usize,
-    /// r from which on z moves by kinetic Langevin steps, `denoise` of them a round, in place of the two draws, where it is not
-    /// drawn at once; 0 for never.
-    pub kinetic_level: f64,
+    /// Whether z moves by kinetic Langevin steps, `denoise` of them a round, in place of the two draws in all rounds of a cycle but its
+    /// first. Not where z is drawn at once.
+    pub kinetic: bool,
     /// Acceptance that the step sizes are adapted to, until burn-in ends.
     pub acceptance: f64,
     /// What becomes of chains in a wrong mode.
@@ -50,15 +50,15 @@ impl Default for GibbsSettings {
             cycles: 96,
             reheats: 2,
             reheat_level: 1.0,
-            anneal: 96,
+            anneal: 108,
             rounds: 4,
             draws: 1,
             start_level: 24.0,
-            final_level: 0.024,
+            final_level: 0.012,
             denoise: 5,
             leaps: 128,
             trajectories: 4,
-            kinetic_level: 3.0,
+            kinetic: true,
             acceptance: 0.8,
             restart: Restart { level: 2.0, ..Restart::default() },
         }
@@ -147,9 +147,6 @@ impl GibbsSettings {
         }
         if self.reheat_level.is_nan() || self.reheat_level <= 0.0 {
             return wrong("reheat_level", "must be positive; use 1");
-        }
-        if self.kinetic_level.is_nan() || self.kinetic_level < 0.0 {
-            return wrong("kinetic_level", "must be 0 or positive; use 3");
         }
         if self.rounds < self.draws || self.draws == 0 {
             return wrong("draws", "must be between 1 and rounds");

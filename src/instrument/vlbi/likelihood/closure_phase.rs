@@ -5,21 +5,21 @@ use std::f64::consts::{PI, TAU};
 use nalgebra::{DMatrix, DVector};
 use rustfft::num_complex::Complex64;
 
-use super::closures::{Closures, Quantity, softened};
+use super::{
+    Product,
+    closures::{Sums, softened},
+};
 use crate::{
-    Result,
+    Error, Result,
     instrument::vlbi::{
         Observation,
-        closure::{ClosureSet, independent_triangles},
+        closure::{above_noise, independent_triangles, whiten},
         products::{MeasuredClosure, closure_phase_fit, closure_phases},
     },
     rng::Rng,
 };
 
-/// Closure phases.
-pub type ClosurePhase = Closures<Phase, 3>;
-
-/// Phases, whose closures are periodic.
+/// Closure phases of all time stamps.
 ///
 /// With d the difference of data and model in the independent set of one time stamp and P the inverse of its covariance,
 /// the density of the data is proportional to exp(-q / 2),
@@ -27,56 +27,117 @@ pub type ClosurePhase = Closures<Phase, 3>;
 /// q = sum_ij P_ij (sin d_i sin d_j + (1 - cos d_i)(1 - cos d_j)).
 ///
 /// It is smooth and periodic in every phase and depends on d alone, so its normalisation does not depend on the image;
-/// for small d it is the Gaussian d^T P d, and for a diagonal P the von Mises density, 2 P_ii (1 - cos d_i).
+/// for small d it is the Gaussian d^T P d, and for a diagonal P the von Mises density, 2 P_ii (1 - cos d_i). The covariance
+/// is that at the measured amplitudes, whose errors are independent of those of the phases.
 /// Chi-square is eht-imaging's, on its minimal set: (2/N) sum (1 - cos d) / sigma^2.
 #[derive(Debug, Clone)]
-pub struct Phase;
+pub struct ClosurePhase {
+    stamps: Vec<Stamp>,
+    minimal: Vec<MeasuredClosure<3>>,
+    rows: usize,
+}
 
-impl Quantity<3> for Phase {
+/// The independent set of one time stamp.
+#[derive(Debug, Clone)]
+struct Stamp {
+    sums: Sums,
+    precision: DMatrix<f64>,
+    /// Cholesky factor of the covariance.
+    lower: DMatrix<f64>,
+}
+
+impl ClosurePhase {
+    /// Closures of all visibilities with |V| >= `snr_cut` sigma.
+    ///
+    /// # Errors
+    /// No closure, or a visibility without amplitude or noise.
+    pub fn new(observation: &Observation, snr_cut: f64) -> Result<Self> {
+        let (kept, numbers) = above_noise(observation, snr_cut);
+        let phases = phases_of(observation.visibilities.iter().map(|row| &row.value));
+        let mut stamps = Vec::new();
+        for set in independent_triangles(&kept)? {
+            let (precision, lower) = set.whitener()?;
+            stamps.push(Stamp { sums: Sums::new(set.renumbered(&numbers), &phases), precision, lower });
+        }
+        if stamps.is_empty() {
+            return Err(Error::config(
+                "data",
+                "no triangle of well-measured visibilities at any time; lower vlbi.snr_cut or fit other data products",
+            ));
+        }
+        let minimal = closure_phases(&kept).into_iter().map(|closure| closure.renumbered(&numbers)).collect();
+        Ok(Self { stamps, minimal, rows: observation.visibilities.len() })
+    }
+}
+
+impl Product for ClosurePhase {
     const NAME: &'static str = "closure_phase";
-    const REMEDY: &'static str = "no triangle of well-measured visibilities at any time; lower vlbi.snr_cut or fit other data products";
+    const SINGULAR: bool = true;
 
-    fn of(visibility: &Complex64) -> f64 {
-        visibility.arg()
+    fn count(&self) -> usize {
+        self.stamps.iter().map(|stamp| stamp.sums.data.len()).sum()
     }
 
-    fn slope(visibility: &Complex64) -> Complex64 {
-        Complex64::I * visibility / softened(visibility)
+    fn visibilities(&self) -> usize {
+        self.rows
     }
 
-    fn independent(observation: &Observation) -> Result<Vec<ClosureSet<3>>> {
-        independent_triangles(observation)
-    }
-
-    fn minimal(observation: &Observation) -> Vec<MeasuredClosure<3>> {
-        closure_phases(observation)
-    }
-
-    fn chi2(minimal: &[MeasuredClosure<3>], model: &[Complex64]) -> Option<f64> {
-        closure_phase_fit(minimal, model).map(|fit| fit.chi2)
-    }
-
-    fn residual(difference: f64) -> f64 {
-        wrap(difference)
-    }
-
-    fn misfit(d: &DVector<f64>, precision: &DMatrix<f64>) -> (f64, DVector<f64>) {
-        let turned: Vec<(f64, f64)> = d.iter().map(|d| d.sin_cos()).collect();
+    fn log_prob(&self, model: &[Complex64], gradient: &mut [Complex64]) -> f64 {
+        let phases = phases_of(model);
+        let mut slopes = vec![0.0; model.len()];
         let mut sum = 0.0;
-        let slopes = precision.column_iter().zip(&turned).map(|(column, (sine, cosine))| {
-            let weighed = column.iter().zip(&turned);
-            let (p_sine, p_versine) = weighed
-                .fold((0.0, 0.0), |(s, v), (p, (sine, cosine))| (s + p * sine, v + p * (1.0 - cosine)));
-            sum += sine * p_sine + (1.0 - cosine) * p_versine;
-            cosine * p_sine + sine * p_versine
-        });
-        let slopes = DVector::from_iterator(d.len(), slopes);
-        (sum, slopes)
+        for Stamp { sums, precision, .. } in &self.stamps {
+            let (misfit, slope) = misfit(&(&sums.data - sums.of(&phases)), precision);
+            sum += misfit;
+            // The difference falls as the model's closure rises, and log p = -misfit / 2.
+            sums.pull_back(&slope, &mut slopes);
+        }
+        for ((gradient, slope), value) in gradient.iter_mut().zip(slopes).zip(model) {
+            *gradient += slope * Complex64::I * value / softened(value);
+        }
+        -0.5 * sum
     }
 
-    fn noise(precision: &DMatrix<f64>, lower: &DMatrix<f64>, rng: &mut Rng) -> DVector<f64> {
-        draw_phase_noise(precision, lower, rng)
+    fn residuals(&self, model: &[Complex64]) -> Vec<f64> {
+        let phases = phases_of(model);
+        let whitened = |Stamp { sums, lower, .. }: &Stamp| {
+            whiten(lower, (&sums.data - sums.of(&phases)).map(wrap).as_slice().to_vec())
+        };
+        self.stamps.iter().flat_map(whitened).collect()
     }
+
+    fn chi2(&self, model: &[Complex64]) -> f64 {
+        closure_phase_fit(&self.minimal, model).map_or(f64::NAN, |fit| fit.chi2)
+    }
+
+    fn draw(&self, model: &[Complex64], rng: &mut Rng) -> Vec<f64> {
+        let phases = phases_of(model);
+        let mut draws = Vec::new();
+        for Stamp { sums, precision, lower } in &self.stamps {
+            let drawn = sums.of(&phases) + draw_phase_noise(precision, lower, rng);
+            draws.extend(drawn.iter().copied().map(wrap));
+        }
+        draws
+    }
+}
+
+fn phases_of<'a>(visibilities: impl IntoIterator<Item = &'a Complex64>) -> Vec<f64> {
+    visibilities.into_iter().map(|visibility| visibility.arg()).collect()
+}
+
+/// -2 log density of the differences `d` whose noise has the inverse covariance `precision`, and half its gradient.
+fn misfit(d: &DVector<f64>, precision: &DMatrix<f64>) -> (f64, DVector<f64>) {
+    let turned: Vec<(f64, f64)> = d.iter().map(|d| d.sin_cos()).collect();
+    let mut sum = 0.0;
+    let slopes = precision.column_iter().zip(&turned).map(|(column, (sine, cosine))| {
+        let weighed = column.iter().zip(&turned);
+        let (p_sine, p_versine) =
+            weighed.fold((0.0, 0.0), |(s, v), (p, (sine, cosine))| (s + p * sine, v + p * (1.0 - cosine)));
+        sum += sine * p_sine + (1.0 - cosine) * p_versine;
+        cosine * p_sine + sine * p_versine
+    });
+    let slopes = DVector::from_iterator(d.len(), slopes);
+    (sum, slopes)
 }
 
 /// The angle in (-pi, pi] that differs from `angle` by full turns.
@@ -85,7 +146,7 @@ pub fn wrap(angle: f64) -> f64 {
     if wrapped <= -PI { PI } else { wrapped }
 }
 
-/// A draw of the density of [`Phase`] around zero.
+/// A draw of the density of [`ClosurePhase`] around zero.
 ///
 /// Given the others each phase has a von Mises density, so Gibbs sweeps are exact; they start from the Gaussian that the
 /// density resembles.
@@ -132,16 +193,31 @@ fn von_mises(concentration: f64, rng: &mut Rng) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::closures::laws, *};
+    use super::{
+        super::{
+            SHORT_SPACINGS,
+            closures::example::{observation, replace},
+            laws,
+        },
+        *,
+    };
 
     #[test]
     fn closure_phases_have_gradient_and_draws_of_their_density() {
-        laws::gradient_and_draws_fit_the_density::<Phase, 3>();
+        let (observation, model) = observation();
+        let product = ClosurePhase::new(&observation, 0.0).unwrap();
+        laws::gradient_is_exact(&product, &model);
+        laws::draws_fit_the_density(&model, |data| {
+            let mut product = product.clone();
+            data.inspect(|data| replace(product.stamps.iter_mut().map(|stamp| &mut stamp.sums), data));
+            product
+        });
     }
 
     #[test]
     fn a_dark_image_gives_finite_closure_phases() {
-        laws::a_dark_image_gives_finite_values::<Phase, 3>();
+        let product = ClosurePhase::new(&observation().0, 0.0).unwrap();
+        laws::dark_images_have_finite_values(&product, product.rows + SHORT_SPACINGS);
     }
 
     #[test]

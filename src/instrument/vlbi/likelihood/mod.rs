@@ -10,6 +10,7 @@ mod closure_phase;
 mod closures;
 mod flux;
 mod log_closure_amplitude;
+mod rice;
 mod visibility;
 
 use std::f64::consts::PI;
@@ -19,9 +20,8 @@ use rustfft::num_complex::Complex64;
 pub use self::{
     centroid::Centroid,
     closure_phase::{ClosurePhase, wrap},
-    closures::Known,
     flux::TotalFlux,
-    log_closure_amplitude::LogClosureAmplitude,
+    log_closure_amplitude::{Known, LogClosureAmplitude},
     visibility::{Amplitude, ComplexVisibility},
 };
 use crate::{
@@ -167,6 +167,15 @@ pub(super) mod laws {
                 assert!((slope - exact).abs() < 1e-5 * (1.0 + exact.abs()), "{k}: {slope} {exact}");
             }
         }
+    }
+
+    /// An image without light has a finite value, gradient and residuals.
+    pub(in super::super) fn dark_images_have_finite_values(product: &impl Product, visibilities: usize) {
+        let dark = vec![Complex64::ZERO; visibilities];
+        let mut gradient = dark.clone();
+        assert!(product.log_prob(&dark, &mut gradient).is_finite());
+        assert!(gradient.iter().all(|value| value.is_finite()));
+        assert!(product.residuals(&dark).iter().all(|value| value.is_finite()));
     }
 
     /// Over data drawn around `model` the score has zero mean and the residuals have unit variance.
