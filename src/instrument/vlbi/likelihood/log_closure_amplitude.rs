@@ -152,23 +152,22 @@ fn stamps(
 impl Noise {
     fn of(row: &Visibility, systematic: f64, place: Option<usize>) -> Self {
         let amplitude = row.value.norm();
-        let thermal = (row.sigma.powi(2) - (systematic * amplitude).powi(2)).max(1e-12 * row.sigma.powi(2));
-        let mut noise = Self {
-            place,
-            measured: log_amplitude(amplitude, row.sigma),
-            sigma: thermal.sqrt(),
-            systematic: systematic * systematic,
-        };
-        noise.measured = noise.moments(amplitude);
-        noise
+        let thermal = row.sigma.powi(2) - (systematic * amplitude).powi(2);
+        let sigma = thermal.max(1e-12 * row.sigma.powi(2)).sqrt();
+        let systematic = systematic * systematic;
+        Self { place, measured: moments(amplitude, sigma, systematic), sigma, systematic }
     }
 
     /// Moments of ln |V| of a true `amplitude`.
     fn moments(&self, amplitude: f64) -> Moments {
-        let mut moments = log_amplitude(amplitude, self.sigma);
-        moments.variance += self.systematic;
-        moments
+        moments(amplitude, self.sigma, self.systematic)
     }
+}
+
+/// Moments of ln |V| of a true `amplitude` with noise of `sigma`, and the variance `systematic` beside it.
+fn moments(amplitude: f64, sigma: f64, systematic: f64) -> Moments {
+    let moments = log_amplitude(amplitude, sigma);
+    Moments { variance: moments.variance + systematic, ..moments }
 }
 
 impl Stamp {
