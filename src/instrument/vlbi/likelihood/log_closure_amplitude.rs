@@ -21,8 +21,8 @@ use crate::{
 
 /// Log closure amplitudes of all time stamps.
 ///
-/// Mean and covariance of the data are those that the *model's* amplitudes have with the noise of each visibility (see
-/// [`log_amplitude`]), and the density is the Gaussian of these moments, its determinant included. Errors taken from the measured
+/// Mean and covariance of the data are those that the *model's* amplitudes have with the noise of each visibility, and
+/// the density is the Gaussian of these moments, its determinant included. Errors taken from the measured
 /// amplitudes, (sigma / |V|)^2, would make what is too strong by chance look well measured and what is too weak look badly measured:
 /// an amplitude measured n times its noise would be found 2 / n^2 too large on average. With the moments of the model the score
 /// averages to zero at the truth, exactly.
