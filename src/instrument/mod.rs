@@ -116,7 +116,7 @@ pub trait Likelihood: Send + Sync {
         Ok(None)
     }
 
-    /// True where the gradient of [`Likelihood::log_prob`] is unbounded (phases and log amplitudes near a
+    /// True where the gradient of [`Likelihood::log_prob`] is unbounded (phases near a
     /// visibility of zero), so that only a sampler with an accept step can be trusted.
     fn is_singular(&self) -> bool {
         false

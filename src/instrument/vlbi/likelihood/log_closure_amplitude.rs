@@ -1,6 +1,6 @@
 //! Log closure amplitudes.
 
-use nalgebra::{Cholesky, DMatrix, DVector, Dyn};
+use nalgebra::{Cholesky, DVector, Dyn};
 use rustfft::num_complex::Complex64;
 
 use super::{
@@ -182,9 +182,9 @@ impl Stamp {
 
     /// Covariance of the closures; none where it is not positive definite.
     fn covariance(&self, moments: &[Moments]) -> Option<Cholesky<f64, Dyn>> {
-        let variances = DVector::from_iterator(moments.len(), moments.iter().map(|m| m.variance));
-        let factors = &self.sums.factors;
-        (factors * DMatrix::from_diagonal(&variances) * factors.transpose()).cholesky()
+        let mut weighted = self.sums.factors.clone();
+        weighted.column_iter_mut().zip(moments).for_each(|(mut column, moments)| column *= moments.variance);
+        (weighted * self.sums.factors.transpose()).cholesky()
     }
 
     fn expected(&self, moments: &[Moments]) -> DVector<f64> {
@@ -198,7 +198,7 @@ impl Stamp {
         let misfit = &self.sums.data - self.expected(&moments);
         let weighted = covariance.solve(&misfit);
         let value = -0.5 * (misfit.dot(&weighted) + log_determinant(&covariance) - self.usual);
-        let pulled = self.sums.factors.transpose() * weighted;
+        let pulled = self.sums.factors.tr_mul(&weighted);
         let spread = covariance.l_dirty().solve_lower_triangular(&self.sums.factors)?;
         let slope = |(index, moments): (usize, &Moments)| {
             let [mean, variance] = moments.slopes;
