@@ -2,6 +2,8 @@
 //! `worker FOLDER write` writes the weights that it shares with PyTorch. See against.py.
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
+use std::sync::Arc;
+
 use std::{
     collections::HashMap,
     io::{BufRead, Write},
@@ -125,11 +127,11 @@ fn matching(folder: &Path, pixels: usize, particles: usize, compute: &Compute) {
     let difference = (first.to_device(&Device::Cpu).unwrap() - &expected).unwrap();
     let rows = Rng::new(2).normals(&[DATA, pixels * pixels], compute).unwrap();
     let problem = Problem {
-        forward: Box::new(Projection {
+        forward: Arc::new(Projection {
             grid: Grid { shape: [1, pixels, pixels], pitch: [1.0; 3] },
             matrix: (rows / pixels as f64).unwrap(),
         }),
-        likelihoods: vec![Box::new(Normal {
+        likelihoods: vec![Arc::new(Normal {
             data: Tensor::zeros((1, DATA), compute.dtype, &compute.device).unwrap(),
             sigma: 0.1,
         })],

@@ -57,6 +57,14 @@ pub trait Density: Send + Sync + 'static {
         None
     }
 
+    /// See [`Likelihood::balanced`].
+    fn balanced(&self, _noise: f64) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
     /// See [`Likelihood::position`].
     fn position(&self) -> Option<Position> {
         None
@@ -167,7 +175,7 @@ impl<D: Density> Likelihood for Data<D> {
         self.rows(predicted, |predicted| self.density.draw(predicted, rng))
     }
 
-    fn redrawn(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Option<Box<dyn Likelihood>>> {
+    fn redrawn(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Option<Arc<dyn Likelihood>>> {
         let values = self.host(predicted)?;
         if predicted.dim(0)? != 1 {
             let expected = [vec![1], self.density.prediction()].concat();
@@ -175,7 +183,11 @@ impl<D: Density> Likelihood for Data<D> {
         }
         let drawn = self.density.draw(&values, rng);
         let redrawn = self.density.with_data(drawn);
-        Ok(redrawn.map(|density| Box::new(Self::new(density)) as Box<dyn Likelihood>))
+        Ok(redrawn.map(|density| Arc::new(Self::new(density)) as Arc<dyn Likelihood>))
+    }
+
+    fn balanced(&self, noise: f64) -> Option<Arc<dyn Likelihood>> {
+        self.density.balanced(noise).map(|density| Arc::new(Self::new(density)) as Arc<dyn Likelihood>)
     }
 
     fn is_singular(&self) -> bool {

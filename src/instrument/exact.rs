@@ -1,5 +1,7 @@
 //! Linear instruments with white Gaussian noise, whose posterior under a Gaussian or mixture prior is known exactly.
 
+use std::sync::Arc;
+
 use candle_core::{D, DType, Tensor};
 
 use super::{Blind, Forward, Likelihood, Linearity, Measured, Problem, blind::blurred};
@@ -131,8 +133,8 @@ impl Likelihood for Normal {
         Ok((predicted + (rng.normals(predicted.dims(), &compute)? * self.sigma)?)?)
     }
 
-    fn redrawn(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Option<Box<dyn Likelihood>>> {
-        Ok(Some(Box::new(Self { data: self.draw(predicted, rng)?, sigma: self.sigma })))
+    fn redrawn(&self, predicted: &Tensor, rng: &mut Rng) -> Result<Option<Arc<dyn Likelihood>>> {
+        Ok(Some(Arc::new(Self { data: self.draw(predicted, rng)?, sigma: self.sigma })))
     }
 
     fn information(&self, predicted: &Tensor) -> Result<Option<Tensor>> {
@@ -155,8 +157,8 @@ pub fn projection(rows: &[Vec<f64>], y: &[f64], sigma: f64, compute: &Compute) -
     let matrix = compute.tensor(rows.concat(), &[rows.len(), dim])?;
     let data = compute.tensor(y.to_vec(), &[1, y.len()])?;
     Ok(Problem {
-        forward: Box::new(Projection { grid, matrix }),
-        likelihoods: vec![Box::new(Normal { data, sigma })],
+        forward: Arc::new(Projection { grid, matrix }),
+        likelihoods: vec![Arc::new(Normal { data, sigma })],
         scaling: Scaling::IDENTITY,
     })
 }

@@ -229,6 +229,8 @@ pub fn hartley(x: &Tensor) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         grid::Grid,
@@ -239,10 +241,10 @@ mod tests {
 
     const SCALING: Scaling = Scaling { unit: 0.4, dark: -0.5 };
 
-    fn problem(forward: Box<dyn super::super::Forward>, data: &Tensor, sigma: f64) -> Problem {
+    fn problem(forward: Arc<dyn super::super::Forward>, data: &Tensor, sigma: f64) -> Problem {
         Problem {
             forward,
-            likelihoods: vec![Box::new(Normal { data: data.clone(), sigma })],
+            likelihoods: vec![Arc::new(Normal { data: data.clone(), sigma })],
             scaling: SCALING,
         }
     }
@@ -274,7 +276,7 @@ mod tests {
             let matrix = rng.normals(&[data, pixels], &compute).unwrap();
             let grid = Grid { shape: [1, 1, pixels], pitch: [1.0; 3] };
             let data = rng.normals(&[1, data], &compute).unwrap();
-            agrees(&problem(Box::new(Projection { grid, matrix }), &data, 0.3), [1, 1, pixels]);
+            agrees(&problem(Arc::new(Projection { grid, matrix }), &data, 0.3), [1, 1, pixels]);
         }
     }
 
@@ -285,7 +287,7 @@ mod tests {
         let even = |i: usize| f64::from(u8::from(i != 8)) / (1.0 + (i / 6).min(4 - i / 6) as f64);
         let gains = (0..24).map(|i| if i % 6 == 3 { 0.0 } else { even(i / 6 * 6) }).collect();
         let data = Rng::new(2).normals(&[1, 24], &compute).unwrap();
-        agrees(&problem(Box::new(Filter { grid, gains }), &data, 0.3), [1, 4, 6]);
+        agrees(&problem(Arc::new(Filter { grid, gains }), &data, 0.3), [1, 4, 6]);
     }
 
     #[test]
@@ -302,7 +304,7 @@ mod tests {
         let compute = Compute::cpu_f64();
         let grid = Grid { shape: [1, 1, 3], pitch: [1.0; 3] };
         let data = Rng::new(2).normals(&[1, 3], &compute).unwrap();
-        let error = problem(Box::new(Square(grid)), &data, 1.0).linear(&compute).unwrap_err().to_string();
+        let error = problem(Arc::new(Square(grid)), &data, 1.0).linear(&compute).unwrap_err().to_string();
         assert!(error.contains("a linear forward model"), "{error}");
     }
 }

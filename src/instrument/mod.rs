@@ -13,6 +13,8 @@ mod seen;
 mod subspace;
 pub mod vlbi;
 
+use std::sync::Arc;
+
 use candle_core::{D, DType, Device, Tensor};
 
 pub use blind::Blind;
@@ -51,6 +53,12 @@ pub trait Forward: Send + Sync {
 
     /// The same instrument with what nobody knows exactly of it as parameters, if it has such.
     fn blind(&self) -> Option<&dyn Blind> {
+        None
+    }
+
+    /// Standard deviation of a predicted number if each pixel has independent noise of unit standard deviation, where that is about
+    /// the same for all.
+    fn noise_gain(&self) -> Option<f64> {
         None
     }
 
@@ -112,8 +120,19 @@ pub trait Likelihood: Send + Sync {
     ///
     /// # Errors
     /// A prediction of another shape, or of several images.
-    fn redrawn(&self, _predicted: &Tensor, _rng: &mut Rng) -> Result<Option<Box<dyn Likelihood>>> {
+    fn redrawn(&self, _predicted: &Tensor, _rng: &mut Rng) -> Result<Option<Arc<dyn Likelihood>>> {
         Ok(None)
+    }
+
+    /// The same data for predictions that noise of standard deviation `noise` blurs, in the predictions' unit, with the balance that
+    /// their density lacks then; none where it does not depend on the prediction, as for Gaussian noise of fixed variance.
+    ///
+    /// Data that are ratios or phases of predicted numbers scatter less under the same blur the larger the numbers are. Data that do not
+    /// have the blur's noise, only their own, seem all the more probable then: blurred densities draw predictions to larger numbers,
+    /// whatever the data are. The balance is the cross entropy by which the mean log density of such data falls short: with it, no
+    /// size of the prediction is more probable than another as far as the noise goes.
+    fn balanced(&self, _noise: f64) -> Option<Arc<dyn Likelihood>> {
+        None
     }
 
     /// True where the gradient of [`Likelihood::log_prob`] is unbounded (phases near a
@@ -152,9 +171,9 @@ pub trait Likelihood: Send + Sync {
 /// Solvers work in the prior's network unit; the problem converts.
 pub struct Problem {
     /// Instrument model.
-    pub forward: Box<dyn Forward>,
+    pub forward: Arc<dyn Forward>,
     /// Data products; their log probabilities add.
-    pub likelihoods: Vec<Box<dyn Likelihood>>,
+    pub likelihoods: Vec<Arc<dyn Likelihood>>,
     /// Network unit to instrument unit.
     pub scaling: Scaling,
 }
@@ -202,7 +221,7 @@ impl Problem {
     ///
     /// # Errors
     /// An image of another shape.
-    pub fn of_data(&self, likelihoods: &[Box<dyn Likelihood>], x: &Tensor) -> Result<(Tensor, Tensor)> {
+    pub fn of_data(&self, likelihoods: &[Arc<dyn Likelihood>], x: &Tensor) -> Result<(Tensor, Tensor)> {
         let [value, gradient] = by_parts(x, PART, |x| {
             let (value, gradient) =
                 value_and_gradient(x, |x| log_probability(likelihoods, &self.predict(x)?))?;
@@ -257,7 +276,7 @@ impl Problem {
     ///
     /// # Errors
     /// The name of a product whose data cannot be drawn one by one.
-    pub fn simulated(&self, x: &Tensor, rng: &mut Rng) -> Result<Vec<Box<dyn Likelihood>>> {
+    pub fn simulated(&self, x: &Tensor, rng: &mut Rng) -> Result<Vec<Arc<dyn Likelihood>>> {
         let predicted = self.predict(x)?;
         let drawn = self.likelihoods.iter().map(|likelihood| {
             likelihood.redrawn(&predicted, rng)?.ok_or_else(|| {
@@ -269,6 +288,19 @@ impl Problem {
             })
         });
         drawn.collect()
+    }
+
+    /// This problem where images have noise of standard deviation `level`, network unit, in each pixel, its likelihoods
+    /// [balanced](Likelihood::balanced); none if no likelihood needs it.
+    pub fn balanced(&self, level: f64) -> Option<Self> {
+        let noise = level * self.scaling.unit * self.forward.noise_gain()?;
+        let balanced: Vec<_> = self.likelihoods.iter().map(|likelihood| likelihood.balanced(noise)).collect();
+        balanced.iter().any(Option::is_some).then(|| {
+            let own = balanced.into_iter().zip(&self.likelihoods);
+            let likelihoods =
+                own.map(|(balanced, plain)| balanced.unwrap_or_else(|| plain.clone())).collect();
+            Self { forward: self.forward.clone(), likelihoods, scaling: self.scaling }
+        })
     }
 
     /// Images `[B, Z, Y, X]` each at a new position, where the data leave it free; otherwise as they are. A sampler
@@ -322,7 +354,7 @@ impl Problem {
 }
 
 /// Summed log probability `[B]` of data products given what the forward model predicts, nats.
-fn log_probability(likelihoods: &[Box<dyn Likelihood>], predicted: &Tensor) -> Result<Tensor> {
+fn log_probability(likelihoods: &[Arc<dyn Likelihood>], predicted: &Tensor) -> Result<Tensor> {
     let seen = seen(likelihoods, predicted)?;
     let nothing = Tensor::zeros(seen.dim(0)?, seen.dtype(), seen.device())?;
     let total = likelihoods
@@ -333,7 +365,7 @@ fn log_probability(likelihoods: &[Box<dyn Likelihood>], predicted: &Tensor) -> R
 
 /// [`log_probability`] and its gradient by the prediction, both detached.
 fn log_probability_and_gradient(
-    likelihoods: &[Box<dyn Likelihood>],
+    likelihoods: &[Arc<dyn Likelihood>],
     predicted: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
     let seen = seen(likelihoods, predicted)?;
@@ -347,7 +379,7 @@ fn log_probability_and_gradient(
 }
 
 /// The prediction where its likelihoods are computed: products that are computed in host memory share one copy.
-fn seen(likelihoods: &[Box<dyn Likelihood>], predicted: &Tensor) -> Result<Tensor> {
+fn seen(likelihoods: &[Arc<dyn Likelihood>], predicted: &Tensor) -> Result<Tensor> {
     match likelihoods.iter().any(|likelihood| likelihood.is_on_host()) {
         true => Ok(predicted.transfer(&Device::Cpu)?.to_dtype(DType::F64)?),
         false => Ok(predicted.clone()),

@@ -132,6 +132,8 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         grid::Grid,
@@ -148,8 +150,8 @@ mod tests {
         let matrix = Tensor::cat(&[&matrix, &last], 0).unwrap();
         let grid = Grid { shape: [1, 1, pixels], pitch: [1.0; 3] };
         Problem {
-            forward: Box::new(Projection { grid, matrix }),
-            likelihoods: vec![Box::new(Normal {
+            forward: Arc::new(Projection { grid, matrix }),
+            likelihoods: vec![Arc::new(Normal {
                 data: rng.normals(&[1, rank + 1], &compute).unwrap(),
                 sigma: 0.3,
             })],

@@ -118,8 +118,9 @@ fn normal_quantile(p: f64) -> f64 {
     }
 }
 
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
+/// Mean of all values; zero of none.
+pub(crate) fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
 /// Variance within chains, and the pooled estimate of the marginal variance: one-way analysis of variance with the

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Result,
     compute::Compute,
+    posterior::chains::mean,
     prior::{Denoiser, draw, reverse::denoised},
     rng::Rng,
     tensor::to_host,
@@ -132,10 +133,6 @@ fn losses(
     let found = per_image((((&above - images)?.sqr()? + (&below - images)?.sqr()?)? * 0.5)?)?;
     let expected = per_image(((noise * (above - below)?)? * 0.5)?)?;
     Ok(found.into_iter().zip(expected).map(|(found, expected)| Loss { found, expected }).collect())
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Visibilities as the subject of a reconstruction: their problem, files, ring features and figures.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use ndarray::{Array3, Array4, Axis};
@@ -150,7 +151,7 @@ impl Subject for Sky {
         Ok(log_prob.exp())
     }
 
-    fn simulate(&self, problem: &Problem, truth: &Tensor, rng: &Rng) -> Result<Vec<Box<dyn Likelihood>>> {
+    fn simulate(&self, problem: &Problem, truth: &Tensor, rng: &Rng) -> Result<Vec<Arc<dyn Likelihood>>> {
         let pixels = to_host(&problem.scaling.to_image(truth)?)?;
         Replica::new(&self.observation, &self.settings)?.likelihoods(&pixels, &self.grid, rng)
     }

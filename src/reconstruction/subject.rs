@@ -1,6 +1,7 @@
 //! What a reconstruction shows: the parts of a run that differ between the sky and a microscope.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use ndarray::{Array2, Array3, Array4};
@@ -54,7 +55,7 @@ pub trait Subject {
     ///
     /// # Errors
     /// Data that cannot be drawn, or that a product cannot be formed from.
-    fn simulate(&self, problem: &Problem, truth: &Tensor, rng: &Rng) -> Result<Vec<Box<dyn Likelihood>>>;
+    fn simulate(&self, problem: &Problem, truth: &Tensor, rng: &Rng) -> Result<Vec<Arc<dyn Likelihood>>>;
 
     /// Functionals of samples as they are shown `[S, Z, Y, X]`, for each S values; nothing where a sample does not have one.
     fn functionals(&self, samples: &Array4<f32>) -> Vec<(Functional, Vec<Option<f64>>)>;

@@ -1,5 +1,7 @@
 //! The amortised family against exact posteriors: data that it was not fitted to, an interferometer, a microscope.
 
+use std::sync::Arc;
+
 use antumbra::{
     compute::Compute,
     grid::Grid,
@@ -136,8 +138,8 @@ fn a_microscope_is_learned() {
     let field = Field { flat_field: Vec::new(), background: vec![0.0; count] };
     let noise = FixedGaussian { data: vec![0.0; count], sigma: vec![0.2] };
     let mut problem = Problem {
-        forward: Box::new(Widefield::new(&psf, &domain, &field, &Compute::cpu()).unwrap()),
-        likelihoods: vec![Box::new(Data::new(Pixels::new(noise, &[]).unwrap()))],
+        forward: Arc::new(Widefield::new(&psf, &domain, &field, &Compute::cpu()).unwrap()),
+        likelihoods: vec![Arc::new(Data::new(Pixels::new(noise, &[]).unwrap()))],
         scaling: Scaling { unit: 1.0, dark: 0.0 },
     };
     let error = error_of_the_mean(&mut problem, TRAINING);

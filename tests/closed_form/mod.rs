@@ -1,6 +1,7 @@
 //! Samplers against posteriors that are known exactly.
 
 mod amortized;
+mod balance;
 mod divergence;
 mod families;
 mod mixture_2d;

@@ -1,6 +1,8 @@
 //! A periodic Gaussian random field seen through a blur or through some of its Fourier modes: the posterior is
 //! diagonal in Fourier space and known exactly.
 
+use std::sync::Arc;
+
 use antumbra::{
     Result,
     compute::Compute,
@@ -76,8 +78,8 @@ fn case(instrument: Instrument, sigma: f64, rng: &mut Rng) -> Case {
     let forward = Filter { grid: Grid::sky(SIDE, 1e-9).unwrap(), gains: gains.clone() };
     let normal = Normal { data: data.flatten_from(1).unwrap(), sigma };
     let problem = Problem {
-        forward: Box::new(forward),
-        likelihoods: vec![Box::new(normal)],
+        forward: Arc::new(forward),
+        likelihoods: vec![Arc::new(normal)],
         scaling: Scaling::IDENTITY,
     };
     Case { prior, problem, sigma, gains, data }
@@ -154,11 +156,11 @@ fn check(name: &str, make: impl Fn(Tensor) -> Box<dyn Solver>, singular: bool) {
 }
 
 /// A likelihood that asks for samplers with an accept step.
-struct Singular(Box<dyn Likelihood>);
+struct Singular(Arc<dyn Likelihood>);
 
 impl Singular {
-    fn wrap(inner: Box<dyn Likelihood>) -> Box<dyn Likelihood> {
-        Box::new(Self(inner))
+    fn wrap(inner: Arc<dyn Likelihood>) -> Arc<dyn Likelihood> {
+        Arc::new(Self(inner))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Rivals on exact beds: the biases they are known for, exactness where it is claimed, refusals.
 
+use std::sync::Arc;
+
 use antumbra::{
     Result,
     compute::Compute,
@@ -181,8 +183,8 @@ fn solvers_refuse_by_the_name_of_what_is_missing() {
     let (rng, compute) = (Rng::new(1), Compute::cpu());
     let data = compute.tensor(vec![1.0], &[1, 1]).unwrap();
     let problem = Problem {
-        forward: Box::new(Square(Grid { shape: [1, 1, 1], pitch: [1.0; 3] })),
-        likelihoods: vec![Box::new(Normal { data, sigma: 0.3 })],
+        forward: Arc::new(Square(Grid { shape: [1, 1, 1], pitch: [1.0; 3] })),
+        likelihoods: vec![Arc::new(Normal { data, sigma: 0.3 })],
         scaling: Scaling::IDENTITY,
     };
     for settings in SolverSettings::rivals() {

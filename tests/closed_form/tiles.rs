@@ -1,5 +1,7 @@
 //! One tile against four: a random field seen through a blur, whose posterior is known exactly when one tile holds it all.
 
+use std::sync::Arc;
+
 use antumbra::{
     compute::Compute,
     grid::Grid,
@@ -76,8 +78,8 @@ fn four_tiles_give_the_posterior_of_one() {
     let sd = ((0..SIDE * SIDE).map(known).sum::<f64>() / (SIDE * SIDE) as f64).sqrt();
 
     let problem = Problem {
-        forward: Box::new(Filter { grid: Grid::sky(SIDE, 1e-9).unwrap(), gains }),
-        likelihoods: vec![Box::new(Normal { data: data.flatten_from(1).unwrap(), sigma: SIGMA })],
+        forward: Arc::new(Filter { grid: Grid::sky(SIDE, 1e-9).unwrap(), gains }),
+        likelihoods: vec![Arc::new(Normal { data: data.flatten_from(1).unwrap(), sigma: SIGMA })],
         scaling: Scaling::IDENTITY,
     };
     let start = draw::draws(&whole, 64, 12, &mut rng, &compute).unwrap();

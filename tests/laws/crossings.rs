@@ -1,6 +1,7 @@
 //! How often a step waits for numbers to cross between host and device.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use antumbra::{
     compute::Compute,
@@ -46,8 +47,8 @@ fn plane(pixels: usize, compute: &Compute) -> Problem {
     let psf = Psf { grid, values: Array3::from_elem((1, 5, 5), 1.0) };
     let noise = ShiftedPoisson { data: vec![3.0; domain.count()], read_variance: vec![1.0] };
     Problem {
-        forward: Box::new(Widefield::new(&psf, &domain, &Field::default(), compute).unwrap()),
-        likelihoods: vec![Box::new(Data::new(Pixels::new(noise, &[]).unwrap()))],
+        forward: Arc::new(Widefield::new(&psf, &domain, &Field::default(), compute).unwrap()),
+        likelihoods: vec![Arc::new(Data::new(Pixels::new(noise, &[]).unwrap()))],
         scaling: Scaling { unit: 1.0, dark: -0.5 },
     }
 }

@@ -1,5 +1,7 @@
 //! What holds for the microscope's forward model and noise models whatever the data are.
 
+use std::sync::Arc;
+
 use crate::devices;
 use antumbra::{
     compute::Compute,
@@ -146,15 +148,15 @@ pub fn problems(compute: &Compute) -> Vec<Problem> {
         FixedGaussian { data: data.clone(), sigma: (0..count).map(|i| 1.0 + 0.01 * i as f64).collect() };
     let growing = GrowingGaussian { data: data.clone(), slope: vec![0.8], floor: vec![2.0], least: 0.5 };
     let poisson = ShiftedPoisson { data, read_variance: vec![1.7] };
-    let problem = |likelihood: Box<dyn Likelihood>| Problem {
-        forward: Box::new(widefield(&case, compute)),
+    let problem = |likelihood: Arc<dyn Likelihood>| Problem {
+        forward: Arc::new(widefield(&case, compute)),
         likelihoods: vec![likelihood],
         scaling: Scaling { unit: 6.0, dark: -0.5 },
     };
     vec![
-        problem(Box::new(Data::new(Pixels::new(fixed, &[]).unwrap()))),
-        problem(Box::new(Data::new(Pixels::new(growing, &[]).unwrap()))),
-        problem(Box::new(Data::new(Pixels::new(poisson, &[]).unwrap()))),
+        problem(Arc::new(Data::new(Pixels::new(fixed, &[]).unwrap()))),
+        problem(Arc::new(Data::new(Pixels::new(growing, &[]).unwrap()))),
+        problem(Arc::new(Data::new(Pixels::new(poisson, &[]).unwrap()))),
     ]
 }
 

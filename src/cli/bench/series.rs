@@ -1,6 +1,7 @@
 //! The parts of a step that grow with a problem, each at sizes from small to large.
 
 use std::f64::consts::TAU;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
@@ -108,8 +109,8 @@ fn interferometer(side: usize, count: usize) -> Result<Problem> {
             [length * angle.cos(), length * angle.sin()]
         })
         .collect();
-    let forward = Box::new(Fourier::new(&grid, &uv, Pulse::default(), &Compute::cpu())?);
-    let likelihoods: Vec<Box<dyn Likelihood>> = vec![Box::new(UnitNoise(2 * count))];
+    let forward = Arc::new(Fourier::new(&grid, &uv, Pulse::default(), &Compute::cpu())?);
+    let likelihoods: Vec<Arc<dyn Likelihood>> = vec![Arc::new(UnitNoise(2 * count))];
     Ok(Problem { forward, likelihoods, scaling: Scaling::IDENTITY })
 }
 
@@ -127,8 +128,8 @@ fn stack(voxels: usize) -> Result<Repeat> {
     let domain = Domain::new([16, side, side], PITCH, 1, [4, 16, 16], 2)?;
     let [z, y, x] = domain.object.shape;
     let forward = Widefield { convolution: Convolution::new(&psf, &domain, &Compute::cpu())?, domain };
-    let likelihoods: Vec<Box<dyn Likelihood>> = vec![Box::new(UnitNoise(domain.count()))];
-    let problem = Problem { forward: Box::new(forward), likelihoods, scaling: Scaling::IDENTITY };
+    let likelihoods: Vec<Arc<dyn Likelihood>> = vec![Arc::new(UnitNoise(domain.count()))];
+    let problem = Problem { forward: Arc::new(forward), likelihoods, scaling: Scaling::IDENTITY };
     let image = noise(&[1, z, y, x])?;
     Ok(Box::new(move || problem.log_likelihood_and_gradient(&image).map(|_| ())))
 }

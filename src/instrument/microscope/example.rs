@@ -1,5 +1,7 @@
 //! Small microscopes for tests of what is made of any.
 
+use std::sync::Arc;
+
 use nalgebra::{DMatrix, DVector};
 use ndarray::Array3;
 
@@ -27,8 +29,8 @@ pub(crate) fn microscope(
     let field = Field { flat_field: Vec::new(), background: vec![background] };
     let psf = Psf { grid, values: psf };
     Problem {
-        forward: Box::new(Widefield::new(&psf, domain, &field, &Compute::cpu_f64()).unwrap()),
-        likelihoods: vec![Box::new(Data::new(Pixels::new(noise, &[]).unwrap()))],
+        forward: Arc::new(Widefield::new(&psf, domain, &field, &Compute::cpu_f64()).unwrap()),
+        likelihoods: vec![Arc::new(Data::new(Pixels::new(noise, &[]).unwrap()))],
         scaling,
     }
 }

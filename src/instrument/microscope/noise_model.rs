@@ -1,5 +1,7 @@
 //! Which noise model a stack's likelihood has, and why.
 
+use std::sync::Arc;
+
 use ndarray::{ArrayView3, Axis};
 use serde::{Deserialize, Serialize};
 
@@ -135,12 +137,12 @@ impl Noise {
     ///
     /// # Errors
     /// Data that the model cannot describe.
-    pub(super) fn likelihood(&self, data: Vec<f64>) -> Result<Box<dyn Likelihood>> {
+    pub(super) fn likelihood(&self, data: Vec<f64>) -> Result<Arc<dyn Likelihood>> {
         let count = data.len();
         Ok(match self {
             Self::Fixed(measured) => {
                 let sigma = measured.each(count, |part| part.sigma);
-                Box::new(Data::new(Pixels::new(FixedGaussian { data, sigma }, &[])?))
+                Arc::new(Data::new(Pixels::new(FixedGaussian { data, sigma }, &[])?))
             }
             Self::Growing(measured) => {
                 let darkest = measured.parts.iter().filter_map(|part| part.groups.first());
@@ -151,11 +153,11 @@ impl Noise {
                     floor: measured.each(count, |part| part.line.intercept),
                     least: if least.is_finite() { least } else { 1.0 },
                 };
-                Box::new(Data::new(Pixels::new(noise, &[])?))
+                Arc::new(Data::new(Pixels::new(noise, &[])?))
             }
             Self::Poisson(variance) => {
                 let noise = ShiftedPoisson { data, read_variance: vec![*variance] };
-                Box::new(Data::new(Pixels::new(noise, &[])?))
+                Arc::new(Data::new(Pixels::new(noise, &[])?))
             }
         })
     }

@@ -1,5 +1,7 @@
 //! From a stack's numbers to the posterior's problem: domain, point-spread function, background and noise model.
 
+use std::sync::Arc;
+
 use ndarray::{Array3, ArrayView3, Axis};
 use serde::{Deserialize, Serialize};
 
@@ -132,7 +134,7 @@ pub fn problem(
         Err(_) => background,
     };
     let values: Vec<f64> = values.into_iter().collect();
-    let forward: Box<dyn Forward> = match frames_above {
+    let forward: Arc<dyn Forward> = match frames_above {
         Some(frames_above) => {
             let lit: Vec<Pattern> =
                 patterns.iter().map(|pattern| crop.stripes(pattern, [pitch[1], pitch[2]])).collect();
@@ -141,11 +143,11 @@ pub fn problem(
                 .iter()
                 .flat_map(|above| background.iter().map(move |value| value + above))
                 .collect();
-            Box::new(Structured::new(&psf, &domain, &background, &lit, compute)?)
+            Arc::new(Structured::new(&psf, &domain, &background, &lit, compute)?)
         }
         None => {
             let field = Field { flat_field: Vec::new(), background: background.clone() };
-            Box::new(Widefield::new(&psf, &domain, &field, compute)?)
+            Arc::new(Widefield::new(&psf, &domain, &field, compute)?)
         }
     };
     Ok(Prepared {

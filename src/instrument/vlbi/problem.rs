@@ -1,5 +1,7 @@
 //! From an observation and settings to the posterior's problem: what is averaged, what is left out, what is fitted.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -300,7 +302,7 @@ pub fn problem(
     uv.extend(short_spacings(settings.fov.0));
     let fourier = Fourier::new(&settings.grid()?, &uv, settings.pulse, compute)?;
     Ok(Problem {
-        forward: Box::new(fourier.behind(Stations::new(&fitted, compute)?)),
+        forward: Arc::new(fourier.behind(Stations::new(&fitted, compute)?)),
         likelihoods: likelihoods(observation, settings)?,
         scaling: Scaling { unit: flux.value * prior.unit, dark: prior.dark },
     })
@@ -310,10 +312,10 @@ pub fn problem(
 ///
 /// # Errors
 /// Settings out of range, or data that a product cannot be formed from.
-pub fn likelihoods(observation: &Observation, settings: &Vlbi) -> Result<Vec<Box<dyn Likelihood>>> {
+pub fn likelihoods(observation: &Observation, settings: &Vlbi) -> Result<Vec<Arc<dyn Likelihood>>> {
     let flux = settings.compact_flux(observation)?;
     let fitted = settings.fitted(observation)?;
-    let likelihood = |product: &DataProduct| -> Result<Box<dyn Likelihood>> {
+    let likelihood = |product: &DataProduct| -> Result<Arc<dyn Likelihood>> {
         let rows = &fitted.visibilities;
         Ok(match product {
             DataProduct::Visibility => measured(ComplexVisibility::new(rows)),
@@ -337,6 +339,6 @@ pub fn likelihoods(observation: &Observation, settings: &Vlbi) -> Result<Vec<Box
     settings.data.iter().map(likelihood).collect()
 }
 
-fn measured(product: impl Product) -> Box<dyn Likelihood> {
-    Box::new(Data::new(Visibilities(product)))
+fn measured(product: impl Product) -> Arc<dyn Likelihood> {
+    Arc::new(Data::new(Visibilities(product)))
 }

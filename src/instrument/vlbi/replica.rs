@@ -1,5 +1,7 @@
 //! Data of another image by the model that a reconstruction assumes, so that its posterior can be checked against a truth.
 
+use std::sync::Arc;
+
 use rustfft::num_complex::Complex64;
 
 use super::{
@@ -49,7 +51,7 @@ impl Replica {
     ///
     /// # Errors
     /// An image of another size than its grid, or data that a product cannot be formed from.
-    pub fn likelihoods(&self, pixels: &[f64], grid: &Grid, rng: &Rng) -> Result<Vec<Box<dyn Likelihood>>> {
+    pub fn likelihoods(&self, pixels: &[f64], grid: &Grid, rng: &Rng) -> Result<Vec<Arc<dyn Likelihood>>> {
         likelihoods(&self.observe(pixels, grid, rng)?, &self.settings)
     }
 

@@ -61,7 +61,7 @@ pub(super) fn blur(side: usize) -> Vec<f64> {
 pub(super) fn doubtful(problem: Problem, side: usize) -> Result<Problem> {
     let known = Filter { grid: Grid::sky(side, 1e-9)?, gains: blur(side) };
     let forward = Blur { known, width: DOUBT.0 * BLUR, spread: DOUBT.1 };
-    Ok(Problem { forward: Box::new(forward), ..problem })
+    Ok(Problem { forward: Arc::new(forward), ..problem })
 }
 
 /// Gains of a random set of low modes: 1 where seen.
@@ -105,8 +105,8 @@ pub(super) fn filtered(truth: &Tensor, gains: Vec<f64>, sigma: f64, rng: &mut Rn
     let noise = (rng.normals(truth.dims(), &compute_of(truth))? * sigma)?;
     let data = (circular_convolve(truth, &gains)? + circular_convolve(&noise, &seen)?)?.flatten_from(1)?;
     Ok(Problem {
-        forward: Box::new(Filter { grid: Grid::sky(truth.dim(3)?, 1e-9)?, gains }),
-        likelihoods: vec![Box::new(Normal { data, sigma })],
+        forward: Arc::new(Filter { grid: Grid::sky(truth.dim(3)?, 1e-9)?, gains }),
+        likelihoods: vec![Arc::new(Normal { data, sigma })],
         scaling: Scaling::IDENTITY,
     })
 }

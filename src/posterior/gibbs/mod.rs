@@ -10,6 +10,9 @@
 //! Chains that end in a wrong mode (a wrong turn of a phase) are recognised by their fit: see [`restart::Restart`]. While r is
 //! large they go on from copies of others, which part again; later they are given up for this cycle and leave no draw.
 //! The next cycle begins with all chains.
+//!
+//! A coupled posterior prefers bright images where data are phases or ratios, and chains keep some of that as r falls. Cycles that go
+//! on from others' ends balance it ([`Problem::balanced`]), and only they leave draws then.
 
 mod cycle;
 mod hamiltonian;
@@ -25,6 +28,7 @@ use crate::{
     instrument::{Problem, Seen},
     posterior::{
         Draws, Solver, Step,
+        chains::mean,
         covariance::Covariance,
         diagnostics::margin,
         kinetic::{Dynamics, Way},
@@ -35,7 +39,7 @@ use crate::{
     },
     prior::{Denoiser, reverse::draw_given_noisy},
     rng::Rng,
-    tensor::compute_of,
+    tensor::{compute_of, to_host},
     transfer::Transfer,
 };
 
@@ -53,6 +57,8 @@ pub struct Gibbs {
     start: Tensor,
     /// Known from the first round on.
     seen: Option<Seen>,
+    /// Whether reheated cycles balance the likelihood. Known from the first round on.
+    balances: Option<bool>,
     cycle: Cycle,
     pool: Pool,
     kept: Thinning,
@@ -68,18 +74,26 @@ impl Gibbs {
         let cycle = Cycle::new(&start, &settings)?;
         let end = settings.anneal + settings.rounds;
         let kept = Thinning::new(settings.anneal + settings.rounds / 4, end, settings.draws);
-        Ok(Self { settings, round: 0, start, seen: None, cycle, pool: Pool::default(), kept })
+        Ok(Self { settings, round: 0, start, seen: None, balances: None, cycle, pool: Pool::default(), kept })
     }
 
     /// Looks for lost chains where it is due: replaces them while copies still part, gives them up later, and keeps
-    /// the others' draws. Returns how many were replaced and given up.
-    fn check(&mut self, round: usize, parting: bool, problem: &Problem, rng: &mut Rng) -> Result<[f64; 2]> {
+    /// the others' draws. The fits and draws of cycles that are `balanced` are a matter of their own. Returns how many were replaced and
+    /// given up.
+    fn check(
+        &mut self,
+        (round, balanced): (usize, bool),
+        parting: bool,
+        problem: &Problem,
+        rng: &mut Rng,
+    ) -> Result<[f64; 2]> {
         let (rule, draws) = (&self.settings.restart, self.kept.is_due(round));
         if !draws && !rule.due(round, self.settings.anneal) {
             return Ok([0.0; 2]);
         }
+        let place = round + usize::from(balanced) * self.settings.whole();
         let cycle = &mut self.cycle;
-        let lost = self.pool.judge(round, cycle.fits.values(), margin(problem, rule.threshold));
+        let lost = self.pool.judge(place, cycle.fits.values(), margin(problem, rule.threshold));
         if parting && !draws {
             cycle.take(&restart::replacements(&lost, rng))?;
             return Ok([restart::count(&lost), 0.0]);
@@ -91,10 +105,10 @@ impl Gibbs {
         if dropped > 0 {
             cycle.narrow(&left)?;
         }
-        if draws && !good.is_empty() {
+        if draws && self.balances == Some(balanced) && !good.is_empty() {
             self.kept.keep(&cycle.x, &cycle.chains, self.round);
             for (&chain, &fit) in cycle.chains.iter().zip(cycle.fits.values()) {
-                self.pool.draw(round, self.round, chain, fit);
+                self.pool.draw(place, self.round, chain, fit);
             }
         }
         Ok([0.0, dropped as f64])
@@ -173,17 +187,27 @@ impl Solver for Gibbs {
             Some(seen) => seen,
             None => problem.seen(&self.start.mean_keepdim(0)?)?,
         };
-        let moved = self.moved((round, begin), &seen, problem, prior, rng)?;
+        let balances = *self
+            .balances
+            .get_or_insert_with(|| self.settings.balances() && problem.balanced(level).is_some());
+        let reheated = balances && self.settings.is_reheated(self.round);
+        let wide = self.settings.level(round) >= self.settings.balance_level;
+        let balanced = (reheated && wide).then(|| problem.balanced(level)).flatten();
+        let moved = self.moved((round, begin), &seen, balanced.as_ref().unwrap_or(problem), prior, rng)?;
         self.seen = Some(seen);
         let cycle = &mut self.cycle;
         cycle.x = match moved.clean {
             Some(clean) if !self.kept.is_due(round) => clean,
             _ => draw_given_noisy(prior, &moved.z, level, self.settings.denoise, rng)?,
         };
-        let log_likelihood = cycle.fits.observe(&moved.log_density)?;
+        let fit = cycle.fits.observe(&moved.log_density)?;
+        let log_likelihood = match balanced {
+            None => fit,
+            Some(_) => mean(&to_host(&problem.log_likelihood(&moved.z)?)?),
+        };
         cycle.z = Some(moved.z);
-        let [restarted, dropped] =
-            self.check(round, level > self.settings.restart.level * prior.data_std(), problem, rng)?;
+        let parting = level > self.settings.restart.level * prior.data_std();
+        let [restarted, dropped] = self.check((round, reheated), parting, problem, rng)?;
         self.round += 1;
         let mut metrics = vec![("level", level), ("log_likelihood", log_likelihood)];
         metrics.extend(moved.metrics);

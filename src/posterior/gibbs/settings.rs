@@ -17,6 +17,9 @@ pub struct GibbsSettings {
     pub reheats: usize,
     /// First r of a reheated cycle.
     pub reheat_level: f64,
+    /// Smallest r at which a reheated cycle balances what its noise does to data that are ratios or phases; the draws of cycles
+    /// that begin anew are left out then. See [`crate::instrument::Likelihood::balanced`].
+    pub balance_level: f64,
     /// Rounds of a cycle in which the coupling r falls; see [`GibbsSettings::level`].
     pub anneal: usize,
     /// Rounds of a cycle at the final r; the first quarter is burn-in.
@@ -48,8 +51,9 @@ impl Default for GibbsSettings {
     fn default() -> Self {
         Self {
             cycles: 96,
-            reheats: 2,
+            reheats: 3,
             reheat_level: 1.0,
+            balance_level: 0.25,
             anneal: 108,
             rounds: 4,
             draws: 1,
@@ -101,7 +105,7 @@ impl GibbsSettings {
     }
 
     /// Rounds of a whole fall.
-    fn whole(&self) -> usize {
+    pub(super) fn whole(&self) -> usize {
         self.anneal + self.rounds
     }
 
@@ -127,6 +131,17 @@ impl GibbsSettings {
         }
     }
 
+    /// Whether the round after `finished` ones belongs to a reheated cycle.
+    pub(super) fn is_reheated(&self, finished: usize) -> bool {
+        let whole = self.whole();
+        finished % (whole + self.reheats * (whole - self.reheated())) >= whole
+    }
+
+    /// Whether there are reheated cycles whose likelihood is to be balanced, where it can be.
+    pub(super) fn balances(&self) -> bool {
+        self.reheats.min(self.cycles - 1) > 0 && self.balance_level <= self.level(self.reheated())
+    }
+
     /// Refuses settings that cannot work.
     ///
     /// # Errors
@@ -148,6 +163,12 @@ impl GibbsSettings {
         if self.reheat_level.is_nan() || self.reheat_level <= 0.0 {
             return wrong("reheat_level", "must be positive; use 1");
         }
+        if self.balance_level.is_nan() || self.balance_level < 0.0 {
+            return wrong(
+                "balance_level",
+                "must not be negative; use 0.25, or more than reheat_level for no balance",
+            );
+        }
         if self.rounds < self.draws || self.draws == 0 {
             return wrong("draws", "must be between 1 and rounds");
         }
@@ -168,6 +189,10 @@ mod tests {
     #[test]
     fn reheated_cycles_begin_at_their_level() {
         let settings = GibbsSettings { cycles: 4, reheats: 2, ..GibbsSettings::default() };
+        assert!(settings.balances());
+        assert!(!GibbsSettings { cycles: 1, ..settings.clone() }.balances());
+        assert!(!GibbsSettings { balance_level: 2.0, ..settings.clone() }.balances());
+        let mut reheated = false;
         let mut begun = Vec::new();
         let mut last = (0, f64::INFINITY);
         for finished in 0..settings.steps() {
@@ -178,6 +203,8 @@ mod tests {
                 Some(Begin::Reheat) => assert!((0.8..=1.0).contains(&level), "{level}"),
                 None => assert!(round == last.0 + 1 && level <= last.1, "{round} {level} after {last:?}"),
             }
+            reheated = begin.map_or(reheated, |begin| begin == Begin::Reheat);
+            assert_eq!(settings.is_reheated(finished), reheated, "{finished}");
             begun.extend(begin);
             last = (round, level);
         }

@@ -5,6 +5,7 @@
 //! denoiser would learn the average over y, of which a generator without noise is the best fit.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -15,13 +16,14 @@ use crate::{
     instrument::{Likelihood, Problem},
     posterior::{
         Draws, Solver, Step,
+        chains::mean,
         ppm::{
             annealing::Annealing,
             auxiliary::Auxiliary,
             generator::{GeneratorSettings, images},
             loss::{Comparison, NoiseLevels, auxiliary_loss},
             settings::PpmSettings,
-            stage::{ADAM, mean, noise_levels},
+            stage::{ADAM, noise_levels},
         },
         solver::{TensorMap, part, prefixed, take},
     },
@@ -75,7 +77,7 @@ struct Setting {
 
 /// One data set and its dirty image `[1, Z, Y, X]`.
 struct Task {
-    likelihoods: Vec<Box<dyn Likelihood>>,
+    likelihoods: Vec<Arc<dyn Likelihood>>,
     known: Tensor,
 }
 
@@ -95,7 +97,7 @@ pub struct Amortized {
 }
 
 impl Setting {
-    fn dirty(&self, problem: &Problem, likelihoods: &[Box<dyn Likelihood>]) -> Result<Tensor> {
+    fn dirty(&self, problem: &Problem, likelihoods: &[Arc<dyn Likelihood>]) -> Result<Tensor> {
         Ok((problem.of_data(likelihoods, &self.centre)?.1 / self.scale)?)
     }
 

@@ -259,7 +259,3 @@ fn averages(values: [&Tensor; 2], weights: Option<&Tensor>) -> Result<[f64; 2]> 
     let column = |index: usize| both.iter().skip(index).step_by(2).sum::<f64>() / (both.len() / 2) as f64;
     Ok([column(0), column(1)])
 }
-
-pub(super) fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
-}

@@ -184,6 +184,8 @@ impl Rival for BlindDps {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         compute::Compute,
@@ -223,8 +225,8 @@ mod tests {
         let filter = Filter { grid: Grid::sky(SIDE, 1e-9).unwrap(), gains: gains(known) };
         let data = seen.flatten_from(1).unwrap();
         let problem = Problem {
-            forward: Box::new(Blur { known: filter, width: WIDTH.0, spread: WIDTH.1 }),
-            likelihoods: vec![Box::new(Normal { data, sigma: SIGMA })],
+            forward: Arc::new(Blur { known: filter, width: WIDTH.0, spread: WIDTH.1 }),
+            likelihoods: vec![Arc::new(Normal { data, sigma: SIGMA })],
             scaling: Scaling::IDENTITY,
         };
         (problem, truth, seen)

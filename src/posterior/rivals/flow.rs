@@ -17,6 +17,7 @@ use crate::{
     instrument::Problem,
     posterior::{
         Draws, Entry, Solver, Step,
+        chains::mean,
         ppm::{
             Distance,
             loss::{Comparison, NoiseLevels},
@@ -275,10 +276,6 @@ impl Solver for Fit {
             |(name, tensor): (String, Tensor)| Some((name.strip_prefix("flow.optimiser.")?.into(), tensor));
         self.optimiser.restore(&state.into_iter().filter_map(named).collect())
     }
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
 impl Rival for Flow {

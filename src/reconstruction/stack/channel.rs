@@ -1,6 +1,7 @@
 //! One channel of a stack at one time: what part of the object is shown, its total light, its figures.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 use ndarray::{Array3, Array4, ArrayView2, ArrayView3, Axis, s};
@@ -184,7 +185,7 @@ impl Subject for Channel {
         Ok((image, Alignment::None))
     }
 
-    fn simulate(&self, problem: &Problem, truth: &Tensor, rng: &Rng) -> Result<Vec<Box<dyn Likelihood>>> {
+    fn simulate(&self, problem: &Problem, truth: &Tensor, rng: &Rng) -> Result<Vec<Arc<dyn Likelihood>>> {
         let predicted = problem.predict(truth)?;
         let numbered = problem.likelihoods.iter().enumerate();
         let redrawn = numbered.map(|(index, likelihood)| {

@@ -126,6 +126,11 @@ impl Forward for Fourier {
         Linearity::Affine
     }
 
+    /// That of the real and of the imaginary part where the pulse is much narrower than the waves.
+    fn noise_gain(&self) -> Option<f64> {
+        Some((0.5 * self.grid.len() as f64).sqrt())
+    }
+
     fn blind(&self) -> Option<&dyn Blind> {
         self.stations.is_some().then_some(self as &dyn Blind)
     }

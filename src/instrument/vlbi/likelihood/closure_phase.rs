@@ -7,7 +7,7 @@ use rustfft::num_complex::Complex64;
 
 use super::{
     Product,
-    closures::{Sums, softened},
+    closures::{Sums, balance, softened},
 };
 use crate::{
     Error, Result,
@@ -35,6 +35,8 @@ pub struct ClosurePhase {
     stamps: Vec<Stamp>,
     minimal: Vec<MeasuredClosure<3>>,
     rows: usize,
+    /// Noise, Jy, against which the density is balanced.
+    noise: f64,
 }
 
 /// The independent set of one time stamp.
@@ -66,7 +68,7 @@ impl ClosurePhase {
             ));
         }
         let minimal = closure_phases(&kept).into_iter().map(|closure| closure.renumbered(&numbers)).collect();
-        Ok(Self { stamps, minimal, rows: observation.visibilities.len() })
+        Ok(Self { stamps, minimal, rows: observation.visibilities.len(), noise: 0.0 })
     }
 }
 
@@ -82,6 +84,10 @@ impl Product for ClosurePhase {
         self.rows
     }
 
+    fn balanced(&self, noise: f64) -> Option<Self> {
+        Some(Self { noise, ..self.clone() })
+    }
+
     fn log_prob(&self, model: &[Complex64], gradient: &mut [Complex64]) -> f64 {
         let phases = phases_of(model);
         let mut slopes = vec![0.0; model.len()];
@@ -95,7 +101,21 @@ impl Product for ClosurePhase {
         for ((gradient, slope), value) in gradient.iter_mut().zip(slopes).zip(model) {
             *gradient += slope * Complex64::I * value / softened(value);
         }
-        -0.5 * sum
+        let mut value = -0.5 * sum;
+        if self.noise > 0.0 {
+            for Stamp { sums, lower, .. } in &self.stamps {
+                let powers: Vec<f64> = sums.visibilities.iter().map(|&row| softened(&model[row])).collect();
+                let covariance = lower * lower.transpose();
+                let Some((more, slopes)) = balance(sums, &covariance, &powers, self.noise) else {
+                    return f64::NEG_INFINITY;
+                };
+                value += more;
+                for ((&row, slope), power) in sums.visibilities.iter().zip(slopes).zip(powers) {
+                    gradient[row] += slope * model[row] / power;
+                }
+            }
+        }
+        value
     }
 
     fn residuals(&self, model: &[Complex64]) -> Vec<f64> {
@@ -207,6 +227,7 @@ mod tests {
         let (observation, model) = observation();
         let product = ClosurePhase::new(&observation, 0.0).unwrap();
         laws::gradient_is_exact(&product, &model);
+        laws::gradient_is_exact(&product.balanced(0.2).unwrap(), &model);
         laws::draws_fit_the_density(&model, |data| {
             let mut product = product.clone();
             data.inspect(|data| replace(product.stamps.iter_mut().map(|stamp| &mut stamp.sums), data));

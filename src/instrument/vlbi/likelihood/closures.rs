@@ -50,6 +50,31 @@ impl Sums {
     }
 }
 
+/// What the closures of one time stamp lack under blur; see [`crate::instrument::Likelihood::balanced`].
+///
+/// Noise of standard deviation `noise` in the real and imaginary part of each visibility adds F D F^T to the closures' own covariance C,
+/// F the factors and D_k = noise^2 / (|V_k|^2 + noise^2) the variance of a log amplitude or a phase, at most 1. Data that scatter by C
+/// alone have on average the log density -H, H = (ln det T + tr C T^-1) / 2 with T = C + F D F^T. Returns H up to a constant and its
+/// derivatives by the log amplitudes, -d_k (1 - D_k) D_k with d the diagonal of F^T T^-1 (T - C) T^-1 F; none if T is not positive.
+pub(super) fn balance(
+    sums: &Sums,
+    covariance: &DMatrix<f64>,
+    powers: &[f64],
+    noise: f64,
+) -> Option<(f64, Vec<f64>)> {
+    let variances: Vec<f64> = powers.iter().map(|power| noise * noise / (power + noise * noise)).collect();
+    let mut blurred = sums.factors.clone();
+    blurred.column_iter_mut().zip(&variances).for_each(|(mut column, variance)| column *= variance.sqrt());
+    let total = (covariance + &blurred * blurred.transpose()).cholesky()?;
+    let solve = |matrix: &DMatrix<f64>| total.l_dirty().solve_lower_triangular(matrix);
+    let (factors, blurred) = (solve(&sums.factors)?, solve(&blurred)?);
+    let determinant: f64 = total.l_dirty().diagonal().iter().map(|value| value.ln()).sum();
+    let seen = blurred.tr_mul(&factors);
+    let slope = |(seen, variance): (f64, &f64)| -seen * variance * (1.0 - variance);
+    let slopes = seen.column_iter().map(|column| column.norm_squared()).zip(&variances).map(slope).collect();
+    Some((determinant - 0.5 * blurred.norm_squared(), slopes))
+}
+
 /// |V|^2, never zero.
 pub(super) fn softened(value: &Complex64) -> f64 {
     value.norm_sqr() + FAINTEST * FAINTEST
@@ -108,6 +133,46 @@ pub(super) mod example {
         let mut data = data.iter();
         for sums in sums {
             sums.data.iter_mut().zip(&mut data).for_each(|(old, new)| *old = *new);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{example::observation, *};
+    use crate::{instrument::vlbi::closure::independent_triangles, rng::Rng};
+
+    /// Closures that scatter by their own noise have a mean log density under blur that changes with the visibilities as -H does: with
+    /// the balance, on average, nothing changes.
+    #[test]
+    fn the_balance_is_what_the_mean_log_density_lacks() {
+        const DRAWS: usize = 20_000;
+        let (observation, model) = observation();
+        let set = independent_triangles(&observation).unwrap().swap_remove(0);
+        let lower = set.whitener().unwrap().1;
+        let sums = Sums::new(set, &vec![0.0; observation.visibilities.len()]);
+        let covariance = &lower * lower.transpose();
+        let mut rng = Rng::new(7);
+        let noises: Vec<DVector<f64>> =
+            (0..DRAWS).map(|_| &lower * DVector::from_fn(lower.nrows(), |_, _| rng.normal())).collect();
+        // By the definition, with an inverse and a determinant.
+        let balanced = |scale: f64, noise: f64| {
+            let powers: Vec<f64> =
+                sums.visibilities.iter().map(|&row| scale * scale * softened(&model[row])).collect();
+            let variances = powers.iter().map(|power| noise * noise / (power + noise * noise));
+            let variances = DVector::from_iterator(powers.len(), variances);
+            let total =
+                &covariance + &sums.factors * DMatrix::from_diagonal(&variances) * sums.factors.transpose();
+            let half = 0.5 * total.determinant().ln();
+            let inverse = total.try_inverse().unwrap();
+            let density = |own: &DVector<f64>| -0.5 * own.dot(&(&inverse * own)) - half;
+            let mean = noises.iter().map(density).sum::<f64>() / DRAWS as f64;
+            (mean, mean + balance(&sums, &covariance, &powers, noise).unwrap().0)
+        };
+        for noise in [0.02, 0.1, 0.4] {
+            let [dim, bright] = [0.7, 1.4].map(|scale| balanced(scale, noise));
+            assert!(bright.0 - dim.0 > 0.1, "{noise}: {dim:?} {bright:?}");
+            assert!((bright.1 - dim.1).abs() < 0.02, "{noise}: {dim:?} {bright:?}");
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Log closure amplitudes.
 
-use nalgebra::{Cholesky, DVector, Dyn};
+use nalgebra::{Cholesky, DMatrix, DVector, Dyn};
 use rustfft::num_complex::Complex64;
 
 use super::{
     Product,
-    closures::{Sums, softened},
+    closures::{Sums, balance, softened},
     rice::{Moments, log_amplitude},
 };
 use crate::{
@@ -35,6 +35,8 @@ pub struct LogClosureAmplitude {
     stamps: Vec<Stamp>,
     minimal: Vec<MeasuredClosure<4>>,
     rows: usize,
+    /// Noise, Jy, against which the density is balanced.
+    noise: f64,
 }
 
 /// The independent set of one time stamp.
@@ -45,6 +47,8 @@ struct Stamp {
     noises: Vec<Noise>,
     /// Log determinant of the covariance at the measured amplitudes: what a log density is counted from.
     usual: f64,
+    /// That covariance.
+    measured: DMatrix<f64>,
 }
 
 /// What is known of one visibility.
@@ -89,7 +93,7 @@ impl LogClosureAmplitude {
                 "no quadrangle of well-measured visibilities at any time; lower vlbi.amplitude_snr_cut or leave log_closure_amplitude out of vlbi.data",
             ));
         }
-        Ok(Self { stamps, minimal, rows })
+        Ok(Self { stamps, minimal, rows, noise: 0.0 })
     }
 
     /// The same with closures through `all` visibilities: those that are `known`, and those of the model at their
@@ -139,9 +143,11 @@ fn stamps(
     let stamp = |set| {
         let sums = Sums::new(set, &values);
         let noises = sums.visibilities.iter().map(|&visibility| noises[visibility].clone()).collect();
-        let mut stamp = Stamp { sums, noises, usual: 0.0 };
+        let mut stamp = Stamp { sums, noises, usual: 0.0, measured: DMatrix::zeros(0, 0) };
         let measured: Vec<_> = stamp.noises.iter().map(|noise| noise.measured).collect();
-        stamp.usual = stamp.covariance(&measured).map_or(0.0, |covariance| log_determinant(&covariance));
+        stamp.measured = stamp.covariance_of(&measured);
+        stamp.usual =
+            stamp.measured.clone().cholesky().map_or(0.0, |covariance| log_determinant(&covariance));
         stamp
     };
     let sets = independent_quadrangles(kept)?;
@@ -180,11 +186,16 @@ impl Stamp {
         self.noises.iter().map(of).collect()
     }
 
-    /// Covariance of the closures; none where it is not positive definite.
-    fn covariance(&self, moments: &[Moments]) -> Option<Cholesky<f64, Dyn>> {
+    /// Covariance of the closures.
+    fn covariance_of(&self, moments: &[Moments]) -> DMatrix<f64> {
         let mut weighted = self.sums.factors.clone();
         weighted.column_iter_mut().zip(moments).for_each(|(mut column, moments)| column *= moments.variance);
-        (weighted * self.sums.factors.transpose()).cholesky()
+        weighted * self.sums.factors.transpose()
+    }
+
+    /// The same in factors; none where it is not positive definite.
+    fn covariance(&self, moments: &[Moments]) -> Option<Cholesky<f64, Dyn>> {
+        self.covariance_of(moments).cholesky()
     }
 
     fn expected(&self, moments: &[Moments]) -> DVector<f64> {
@@ -207,6 +218,13 @@ impl Stamp {
         };
         Some((value, moments.iter().enumerate().map(slope).collect()))
     }
+
+    /// See [`balance`]; blur does not reach what is known.
+    fn balance(&self, model: &[Complex64], noise: f64) -> Option<(f64, Vec<f64>)> {
+        let power = |noise: &Noise| noise.place.map_or(f64::INFINITY, |place| softened(&model[place]));
+        let powers: Vec<f64> = self.noises.iter().map(power).collect();
+        balance(&self.sums, &self.measured, &powers, noise)
+    }
 }
 
 fn log_determinant(covariance: &Cholesky<f64, Dyn>) -> f64 {
@@ -225,11 +243,22 @@ impl Product for LogClosureAmplitude {
         self.rows
     }
 
+    fn balanced(&self, noise: f64) -> Option<Self> {
+        Some(Self { noise, ..self.clone() })
+    }
+
     fn log_prob(&self, model: &[Complex64], gradient: &mut [Complex64]) -> f64 {
         let mut sum = 0.0;
         for stamp in &self.stamps {
-            let Some((value, slopes)) = stamp.log_density(model) else { return f64::NEG_INFINITY };
+            let Some((value, mut slopes)) = stamp.log_density(model) else { return f64::NEG_INFINITY };
             sum += value;
+            if self.noise > 0.0 {
+                let Some((more, further)) = stamp.balance(model, self.noise) else {
+                    return f64::NEG_INFINITY;
+                };
+                sum += more;
+                slopes.iter_mut().zip(further).for_each(|(slope, more)| *slope += more);
+            }
             for (noise, slope) in stamp.noises.iter().zip(slopes) {
                 if let Some(place) = noise.place {
                     gradient[place] += slope * model[place] / softened(&model[place]);
@@ -291,6 +320,7 @@ mod tests {
         let (observation, model) = observation();
         let product = LogClosureAmplitude::new(&observation, 0.0, 0.0, 0.01).unwrap();
         laws::gradient_is_exact(&product, &model);
+        laws::gradient_is_exact(&product.balanced(0.2).unwrap(), &model);
         laws::draws_fit_the_density(&model, |data| with_data(&product, data));
     }
 
@@ -319,6 +349,7 @@ mod tests {
         let without = LogClosureAmplitude::new(&observation, 0.0, 0.0, 0.0).unwrap().count();
         assert_eq!(product.count(), without);
         laws::gradient_is_exact(&product, &model);
+        laws::gradient_is_exact(&product.balanced(0.2).unwrap(), &model);
         laws::draws_fit_the_density(&model, |data| with_data(&product, data));
         // Data are the model behind gains, and the known baseline sees its flux.
         let mut place = 0..;

@@ -81,6 +81,15 @@ pub trait Product: Send + Sync + 'static {
         None
     }
 
+    /// See [`crate::instrument::Likelihood::balanced`]: noise of standard deviation `noise`, Jy, in the real and in the imaginary part of
+    /// each visibility.
+    fn balanced(&self, _noise: f64) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
     /// See [`crate::instrument::Likelihood::position`].
     fn position(&self) -> Option<Position> {
         None
@@ -129,6 +138,10 @@ impl<P: Product> Density for Visibilities<P> {
 
     fn with_data(&self, data: Vec<f64>) -> Option<Self> {
         self.0.with_data(&data).map(Self)
+    }
+
+    fn balanced(&self, noise: f64) -> Option<Self> {
+        self.0.balanced(noise).map(Self)
     }
 
     fn position(&self) -> Option<Position> {
