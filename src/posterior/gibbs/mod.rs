@@ -28,7 +28,6 @@ use crate::{
     instrument::{Problem, Seen},
     posterior::{
         Draws, Solver, Step,
-        chains::mean,
         covariance::Covariance,
         diagnostics::margin,
         kinetic::{Dynamics, Way},
@@ -39,7 +38,7 @@ use crate::{
     },
     prior::{Denoiser, reverse::draw_given_noisy},
     rng::Rng,
-    tensor::{compute_of, to_host},
+    tensor::compute_of,
     transfer::Transfer,
 };
 
@@ -64,6 +63,18 @@ pub struct Gibbs {
     kept: Thinning,
 }
 
+/// Whether the likelihood of a cycle is balanced. Its rounds that are say nothing of how well chains fit, and its later ones are judged
+/// among themselves.
+#[derive(Clone, Copy, PartialEq)]
+enum Balance {
+    /// In no round.
+    Never,
+    /// In this round.
+    Now,
+    /// In earlier rounds.
+    Before,
+}
+
 impl Gibbs {
     /// A sampler whose chains start at the images `start` `[K, Z, Y, X]`, network unit.
     ///
@@ -78,11 +89,10 @@ impl Gibbs {
     }
 
     /// Looks for lost chains where it is due: replaces them while copies still part, gives them up later, and keeps
-    /// the others' draws. The fits and draws of cycles that are `balanced` are a matter of their own. Returns how many were replaced and
-    /// given up.
+    /// the others' draws. Returns how many were replaced and given up.
     fn check(
         &mut self,
-        (round, balanced): (usize, bool),
+        (round, balance): (usize, Balance),
         parting: bool,
         problem: &Problem,
         rng: &mut Rng,
@@ -91,9 +101,13 @@ impl Gibbs {
         if !draws && !rule.due(round, self.settings.anneal) {
             return Ok([0.0; 2]);
         }
-        let place = round + usize::from(balanced) * self.settings.whole();
+        let reheated = balance != Balance::Never;
+        let place = round + usize::from(reheated) * self.settings.whole();
         let cycle = &mut self.cycle;
-        let lost = self.pool.judge(place, cycle.fits.values(), margin(problem, rule.threshold));
+        let lost = match balance {
+            Balance::Now => vec![false; cycle.chains.len()],
+            _ => self.pool.judge(place, cycle.fits.values(), margin(problem, rule.threshold)),
+        };
         if parting && !draws {
             cycle.take(&restart::replacements(&lost, rng))?;
             return Ok([restart::count(&lost), 0.0]);
@@ -105,7 +119,7 @@ impl Gibbs {
         if dropped > 0 {
             cycle.narrow(&left)?;
         }
-        if draws && self.balances == Some(balanced) && !good.is_empty() {
+        if draws && self.balances == Some(reheated) && !good.is_empty() {
             self.kept.keep(&cycle.x, &cycle.chains, self.round);
             for (&chain, &fit) in cycle.chains.iter().zip(cycle.fits.values()) {
                 self.pool.draw(place, self.round, chain, fit);
@@ -191,8 +205,12 @@ impl Solver for Gibbs {
             .balances
             .get_or_insert_with(|| self.settings.balances() && problem.balanced(level).is_some());
         let reheated = balances && self.settings.is_reheated(self.round);
-        let wide = self.settings.level(round) >= self.settings.balance_level;
-        let balanced = (reheated && wide).then(|| problem.balanced(level)).flatten();
+        let balance = match self.settings.level(round) >= self.settings.balance_level {
+            _ if !reheated => Balance::Never,
+            true => Balance::Now,
+            false => Balance::Before,
+        };
+        let balanced = (balance == Balance::Now).then(|| problem.balanced(level)).flatten();
         let moved = self.moved((round, begin), &seen, balanced.as_ref().unwrap_or(problem), prior, rng)?;
         self.seen = Some(seen);
         let cycle = &mut self.cycle;
@@ -200,14 +218,14 @@ impl Solver for Gibbs {
             Some(clean) if !self.kept.is_due(round) => clean,
             _ => draw_given_noisy(prior, &moved.z, level, self.settings.denoise, rng)?,
         };
-        let fit = cycle.fits.observe(&moved.log_density)?;
-        let log_likelihood = match balanced {
-            None => fit,
-            Some(_) => mean(&to_host(&problem.log_likelihood(&moved.z)?)?),
+        let fits = match balanced {
+            None => moved.log_density,
+            Some(_) => problem.log_likelihood(&moved.z)?,
         };
+        let log_likelihood = cycle.fits.observe(&fits)?;
         cycle.z = Some(moved.z);
         let parting = level > self.settings.restart.level * prior.data_std();
-        let [restarted, dropped] = self.check((round, reheated), parting, problem, rng)?;
+        let [restarted, dropped] = self.check((round, balance), parting, problem, rng)?;
         self.round += 1;
         let mut metrics = vec![("level", level), ("log_likelihood", log_likelihood)];
         metrics.extend(moved.metrics);
