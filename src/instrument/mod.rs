@@ -130,7 +130,8 @@ pub trait Likelihood: Send + Sync {
     /// Data that are ratios or phases of predicted numbers scatter less under the same blur the larger the numbers are. Data that do not
     /// have the blur's noise, only their own, seem all the more probable then: blurred densities draw predictions to larger numbers,
     /// whatever the data are. The balance is the cross entropy by which the mean log density of such data falls short: with it, no
-    /// size of the prediction is more probable than another as far as the noise goes.
+    /// size of the prediction is more probable than another as far as the noise goes, if there are many more data than an image is
+    /// free to fit.
     fn balanced(&self, _noise: f64) -> Option<Arc<dyn Likelihood>> {
         None
     }
