@@ -2,12 +2,11 @@
 //! `worker FOLDER write` writes the weights that it shares with PyTorch. See against.py.
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
-use std::sync::Arc;
-
 use std::{
     collections::HashMap,
     io::{BufRead, Write},
     path::Path,
+    sync::Arc,
     time::Instant,
 };
 

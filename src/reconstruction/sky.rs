@@ -1,7 +1,6 @@
 //! Visibilities as the subject of a reconstruction: their problem, files, ring features and figures.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::Tensor;
 use ndarray::{Array3, Array4, Axis};

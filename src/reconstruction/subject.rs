@@ -1,7 +1,6 @@
 //! What a reconstruction shows: the parts of a run that differ between the sky and a microscope.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::Tensor;
 use ndarray::{Array2, Array3, Array4};

@@ -1,7 +1,6 @@
 //! The parts of a step that grow with a problem, each at sizes from small to large.
 
-use std::f64::consts::TAU;
-use std::sync::Arc;
+use std::{f64::consts::TAU, sync::Arc};
 
 use candle_core::Tensor;
 

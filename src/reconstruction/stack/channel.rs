@@ -1,7 +1,6 @@
 //! One channel of a stack at one time: what part of the object is shown, its total light, its figures.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::{DType, Tensor};
 use ndarray::{Array3, Array4, ArrayView2, ArrayView3, Axis, s};
