@@ -21,7 +21,7 @@ pub struct Directory {
 
 impl Directory {
     /// Makes the directory and writes `config.yaml`; on resumption checks that it has not changed but for the number of
-    /// samples, which only says when a run ends.
+    /// samples, which only says when a run ends, and that of threads, on which no result depends.
     ///
     /// # Errors
     /// A directory that cannot be written, or a resumption with other settings.
@@ -31,8 +31,9 @@ impl Directory {
         let file = root.join("config.yaml");
         if resume {
             let (_, before) = Self::read(root)?;
-            if config::to_yaml(&Settings { samples: settings.samples, ..before })? != yaml {
-                let problem = "differs from the settings now given in more than the number of samples; repeat them, or start again with --force";
+            let Settings { samples, threads, .. } = *settings;
+            if config::to_yaml(&Settings { samples, threads, ..before })? != yaml {
+                let problem = "differs from the settings now given in more than the numbers of samples and threads; repeat them, or start again with --force";
                 return Err(Error::format(&file, "resume", problem));
             }
         } else {
@@ -145,11 +146,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_number_of_samples_may_change_on_resumption() {
+    fn only_the_numbers_of_samples_and_threads_may_change_on_resumption() {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings::default();
         Directory::open(folder.path(), &settings, false).unwrap();
-        let fewer = Settings { samples: settings.samples / 2, ..settings.clone() };
+        let fewer =
+            Settings { samples: settings.samples / 2, threads: settings.threads + 1, ..settings.clone() };
         Directory::open(folder.path(), &fewer, true).unwrap();
         assert_eq!(Directory::read(folder.path()).unwrap().1.samples, fewer.samples);
         let other = Settings { seed: settings.seed + 1, ..fewer };

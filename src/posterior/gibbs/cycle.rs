@@ -15,15 +15,13 @@ use crate::{
 /// What the chains carry from round to round of one cycle.
 #[derive(Debug)]
 pub(super) struct Cycle {
-    /// Start image of each chain that is left.
+    /// Number of the start image of each chain that is left.
     pub(super) chains: Vec<usize>,
     pub(super) x: Tensor,
     /// The last z `[K, Z, Y, X]`; none before the first round.
     pub(super) z: Option<Tensor>,
     pub(super) steps: StepSizes,
     pub(super) fits: Fits,
-    /// Images `[K, Z, Y, X]` of all chains: where those that are given up were then.
-    ends: Tensor,
 }
 
 /// How a round moves z.
@@ -62,37 +60,15 @@ pub(super) struct Moved {
 }
 
 impl Cycle {
-    /// All chains at the start images `[K, Z, Y, X]`.
-    pub(super) fn new(start: &Tensor, settings: &GibbsSettings) -> Result<Self> {
-        let chains = start.dim(0)?;
-        Ok(Self {
-            chains: (0..chains).collect(),
-            x: start.clone(),
-            z: None,
-            steps: StepSizes::new(chains, 0.1, QUARTER_TURN / 2.0, settings.acceptance),
-            fits: Fits::new(chains),
-            ends: start.clone(),
-        })
-    }
-
-    /// Where all chains are, `[K, Z, Y, X]`; those that were given up, where they were then.
-    pub(super) fn ends(&self) -> Result<Tensor> {
-        let image = |chain: usize| match self.chains.iter().position(|left| *left == chain) {
-            Some(place) => self.x.narrow(0, place, 1),
-            None => self.ends.narrow(0, chain, 1),
-        };
-        let images = (0..self.ends.dim(0)?).map(image).collect::<candle_core::Result<Vec<_>>>()?;
-        Ok(Tensor::cat(&images, 0)?)
-    }
-
-    /// Continues from [`Cycle::ends`].
-    pub(super) fn restore_ends(&mut self, ends: Tensor) {
-        self.ends = ends;
+    /// The given chains at the images `x` `[K, Z, Y, X]`.
+    pub(super) fn new(x: Tensor, chains: Vec<usize>, settings: &GibbsSettings) -> Self {
+        let steps = StepSizes::new(chains.len(), 0.1, QUARTER_TURN / 2.0, settings.acceptance);
+        let fits = Fits::new(chains.len());
+        Self { chains, x, z: None, steps, fits }
     }
 
     /// Gives up all chains but these.
     pub(super) fn narrow(&mut self, left: &[usize]) -> Result<()> {
-        self.ends = self.ends()?;
         self.chains = left.iter().map(|&i| self.chains[i]).collect();
         self.take(left)
     }

@@ -76,7 +76,7 @@ mod tests {
         let start =
             Tensor::zeros((count, shape[0], shape[1], shape[2]), compute.dtype, &compute.device).unwrap();
         let dynamics = Dynamics { problem: &problem, prior: &prior, way: Way::Flows };
-        let mut cycle = Cycle::new(&start, &GibbsSettings::default()).unwrap();
+        let mut cycle = Cycle::new(start.clone(), (0..count).collect(), &GibbsSettings::default());
         let (mut z, mut settled, mut rng) = (start, false, Rng::new(4));
         for _ in 0..16 {
             let round = Round { level, fall: 1.0, tuning: Tuning::Adapted, settled };

@@ -8,8 +8,8 @@
 //! After a cycle's first round, Langevin steps of z may take the place of both draws (`kinetic.rs`).
 //!
 //! Chains that end in a wrong mode (a wrong turn of a phase) are recognised by their fit: see [`restart::Restart`]. While r is
-//! large they go on from copies of others, which part again; later they are given up for this cycle and leave no draw.
-//! The next cycle begins with all chains.
+//! large they go on from copies of others, which part again; later they are given up and leave no draw until the next cycle that begins
+//! anew, with all chains.
 //!
 //! A coupled posterior prefers bright images where data are phases or ratios, and chains keep some of that as r falls. Cycles that go
 //! on from others' ends balance it ([`Problem::balanced`]), and only they leave draws then.
@@ -45,8 +45,8 @@ use crate::{
 use cycle::{Cycle, Moved, Round, Tuning};
 use hamiltonian::Coupling;
 use pool::Pool;
-use settings::Begin;
 pub use settings::GibbsSettings;
+use settings::Place;
 
 /// Annealed split Gibbs sampler, one chain per start image.
 #[derive(Debug)]
@@ -63,18 +63,6 @@ pub struct Gibbs {
     kept: Thinning,
 }
 
-/// Whether the likelihood of a cycle is balanced. Its rounds that are say nothing of how well chains fit, and its later ones are judged
-/// among themselves.
-#[derive(Clone, Copy, PartialEq)]
-enum Balance {
-    /// In no round.
-    Never,
-    /// In this round.
-    Now,
-    /// In earlier rounds.
-    Before,
-}
-
 impl Gibbs {
     /// A sampler whose chains start at the images `start` `[K, Z, Y, X]`, network unit.
     ///
@@ -82,31 +70,32 @@ impl Gibbs {
     /// Settings that cannot work.
     pub fn new(settings: GibbsSettings, start: Tensor) -> Result<Self> {
         settings.validate()?;
-        let cycle = Cycle::new(&start, &settings)?;
+        let cycle = Cycle::new(start.clone(), (0..start.dim(0)?).collect(), &settings);
         let end = settings.anneal + settings.rounds;
         let kept = Thinning::new(settings.anneal + settings.rounds / 4, end, settings.draws);
         Ok(Self { settings, round: 0, start, seen: None, balances: None, cycle, pool: Pool::default(), kept })
     }
 
     /// Looks for lost chains where it is due: replaces them while copies still part, gives them up later, and keeps
-    /// the others' draws. Returns how many were replaced and given up.
+    /// the others' draws. Returns how many were replaced and given up. Rounds with a `balanced` likelihood say nothing of how well
+    /// chains fit; rounds of reheated cycles are judged among themselves.
     fn check(
         &mut self,
-        (round, balance): (usize, Balance),
+        place: Place,
+        balanced: bool,
         parting: bool,
         problem: &Problem,
         rng: &mut Rng,
     ) -> Result<[f64; 2]> {
-        let (rule, draws) = (&self.settings.restart, self.kept.is_due(round));
-        if !draws && !rule.due(round, self.settings.anneal) {
+        let (rule, draws) = (&self.settings.restart, self.kept.is_due(place.round));
+        if !draws && (balanced || !rule.due(place.round, self.settings.anneal)) {
             return Ok([0.0; 2]);
         }
-        let reheated = balance != Balance::Never;
-        let place = round + usize::from(reheated) * self.settings.whole();
+        let judged = place.round + usize::from(place.reheated) * self.settings.whole();
         let cycle = &mut self.cycle;
-        let lost = match balance {
-            Balance::Now => vec![false; cycle.chains.len()],
-            _ => self.pool.judge(place, cycle.fits.values(), margin(problem, rule.threshold)),
+        let lost = match balanced {
+            true => vec![false; cycle.chains.len()],
+            false => self.pool.judge(judged, cycle.fits.values(), margin(problem, rule.threshold)),
         };
         if parting && !draws {
             cycle.take(&restart::replacements(&lost, rng))?;
@@ -119,10 +108,10 @@ impl Gibbs {
         if dropped > 0 {
             cycle.narrow(&left)?;
         }
-        if draws && self.balances == Some(reheated) && !good.is_empty() {
+        if draws && (place.reheated || self.balances == Some(false)) && !good.is_empty() {
             self.kept.keep(&cycle.x, &cycle.chains, self.round);
             for (&chain, &fit) in cycle.chains.iter().zip(cycle.fits.values()) {
-                self.pool.draw(place, self.round, chain, fit);
+                self.pool.draw(judged, self.round, chain, fit);
             }
         }
         Ok([0.0, dropped as f64])
@@ -136,7 +125,7 @@ impl Gibbs {
     /// Moves z in the given round of a cycle, which may begin it.
     fn moved(
         &mut self,
-        (round, begin): (usize, Option<Begin>),
+        Place { round, begins, .. }: Place,
         seen: &Seen,
         problem: &Problem,
         prior: &dyn Denoiser,
@@ -145,10 +134,10 @@ impl Gibbs {
         let level = self.level(round, prior);
         let (settings, cycle) = (&self.settings, &mut self.cycle);
         let counts = [settings.trajectories_in(round), settings.leaps];
-        let tuning = match begin {
+        let tuning = match begins {
             _ if round >= self.kept.first() => Tuning::Kept,
-            Some(_) => Tuning::Found,
-            None => Tuning::Adapted,
+            true => Tuning::Found,
+            false => Tuning::Adapted,
         };
         let fall = match round {
             0 => 1.0,
@@ -156,8 +145,8 @@ impl Gibbs {
         };
         let settled = settings.kinetic
             && self.round.checked_sub(1).is_some_and(|last| {
-                let (last, begin) = settings.place(last);
-                begin.is_none() && !self.kept.is_due(last)
+                let last = settings.place(last);
+                !last.begins && !self.kept.is_due(last.round)
             });
         let round = Round { level, fall, tuning, settled };
         match (seen, cycle.z.take()) {
@@ -184,17 +173,18 @@ impl Solver for Gibbs {
     }
 
     fn finished_draws(&self) -> usize {
-        if self.settings.place(self.round).1.is_some() { self.pool.good_draws() } else { 0 }
+        if self.settings.place(self.round).begins { self.pool.good_draws() } else { 0 }
     }
 
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step> {
-        let (round, begin) = self.settings.place(self.round);
-        if let Some(begin) = begin {
-            let start = match begin {
-                Begin::Start => self.start.clone(),
-                Begin::Reheat => self.cycle.ends()?,
+        let place = self.settings.place(self.round);
+        let round = place.round;
+        if place.begins {
+            let (images, chains) = match place.reheated {
+                true => (&self.cycle.x, self.cycle.chains.clone()),
+                false => (&self.start, (0..self.start.dim(0)?).collect()),
             };
-            self.cycle = Cycle::new(&problem.placed(&start, rng)?, &self.settings)?;
+            self.cycle = Cycle::new(problem.placed(images, rng)?, chains, &self.settings);
         }
         let level = self.level(round, prior);
         let seen = match self.seen.take() {
@@ -204,28 +194,23 @@ impl Solver for Gibbs {
         let balances = *self
             .balances
             .get_or_insert_with(|| self.settings.balances() && problem.balanced(level).is_some());
-        let reheated = balances && self.settings.is_reheated(self.round);
-        let balance = match self.settings.level(round) >= self.settings.balance_level {
-            _ if !reheated => Balance::Never,
-            true => Balance::Now,
-            false => Balance::Before,
-        };
-        let balanced = (balance == Balance::Now).then(|| problem.balanced(level)).flatten();
-        let moved = self.moved((round, begin), &seen, balanced.as_ref().unwrap_or(problem), prior, rng)?;
+        let wide = self.settings.level(round) >= self.settings.balance_level;
+        let balanced = (balances && place.reheated && wide).then(|| problem.balanced(level)).flatten();
+        let moved = self.moved(place, &seen, balanced.as_ref().unwrap_or(problem), prior, rng)?;
         self.seen = Some(seen);
         let cycle = &mut self.cycle;
         cycle.x = match moved.clean {
             Some(clean) if !self.kept.is_due(round) => clean,
             _ => draw_given_noisy(prior, &moved.z, level, self.settings.denoise, rng)?,
         };
-        let fits = match balanced {
-            None => moved.log_density,
-            Some(_) => problem.log_likelihood(&moved.z)?,
+        let fits = match balanced.is_some() {
+            true => problem.log_likelihood(&moved.z)?,
+            false => moved.log_density,
         };
         let log_likelihood = cycle.fits.observe(&fits)?;
         cycle.z = Some(moved.z);
         let parting = level > self.settings.restart.level * prior.data_std();
-        let [restarted, dropped] = self.check((round, balance), parting, problem, rng)?;
+        let [restarted, dropped] = self.check(place, balanced.is_some(), parting, problem, rng)?;
         self.round += 1;
         let mut metrics = vec![("level", level), ("log_likelihood", log_likelihood)];
         metrics.extend(moved.metrics);
@@ -245,7 +230,6 @@ impl Solver for Gibbs {
         let chains: Vec<i64> = self.cycle.chains.iter().map(|&chain| chain as i64).collect();
         put("chains", Tensor::new(chains, &Device::Cpu)?);
         put("x", self.cycle.x.clone());
-        put("ends", self.cycle.ends()?);
         put("steps", self.cycle.steps.state()?);
         if let Some(z) = &self.cycle.z {
             put("z", z.clone());
@@ -269,7 +253,6 @@ impl Solver for Gibbs {
         let chains = take("chains", &[left])?.read_list::<i64>()?;
         self.cycle.chains = chains.iter().map(|&chain| chain.unsigned_abs() as usize).collect();
         self.cycle.x = take("x", &images)?;
-        self.cycle.restore_ends(take("ends", &all)?);
         self.cycle.steps =
             StepSizes::from_state(&take("steps", &[left + 1])?, left, self.settings.acceptance)?;
         self.cycle.z = None;

@@ -12,7 +12,7 @@ use crate::{Error, Result, posterior::restart::Restart};
 pub struct GibbsSettings {
     /// Largest number of times that r falls. The run ends earlier, after a whole cycle, once it has enough draws.
     pub cycles: usize,
-    /// Cycles after each that begins at the start images which only go back to `reheat_level`, from where the chains are.
+    /// Cycles after each that begins at the start images which only go back to `reheat_level`, from where the chains are that are left.
     /// Draws of cycles that begin anew are nearly independent, which those within a cycle are not.
     pub reheats: usize,
     /// First r of a reheated cycle.
@@ -69,13 +69,15 @@ impl Default for GibbsSettings {
     }
 }
 
-/// How a cycle begins.
+/// Where in its cycle a round is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Begin {
-    /// From the start images at the first level.
-    Start,
-    /// From where the last cycle's chains ended at a lower one.
-    Reheat,
+pub(super) struct Place {
+    /// Round of a whole fall.
+    pub(super) round: usize,
+    /// Whether it is the first of its cycle.
+    pub(super) begins: bool,
+    /// Whether the cycle goes on at `reheat_level` from where the last one's chains ended, or else begins at the start images.
+    pub(super) reheated: bool,
 }
 
 /// Largest of the counts whose products are numbers of rounds.
@@ -120,21 +122,18 @@ impl GibbsSettings {
         whole * self.whole() + (self.cycles - whole) * (self.whole() - self.reheated())
     }
 
-    /// Which round of a whole fall follows after `finished` rounds of all cycles, and whether it begins a cycle.
-    pub(super) fn place(&self, finished: usize) -> (usize, Option<Begin>) {
+    /// Where the round after `finished` ones of all cycles is.
+    pub(super) fn place(&self, finished: usize) -> Place {
         let (whole, reheated) = (self.whole(), self.reheated());
         let short = whole - reheated;
         let round = finished % (whole + self.reheats * short);
         match round.checked_sub(whole) {
-            None => (round, (round == 0).then_some(Begin::Start)),
-            Some(later) => (reheated + later % short, (later % short == 0).then_some(Begin::Reheat)),
+            None => Place { round, begins: round == 0, reheated: false },
+            Some(later) => {
+                let later = later % short;
+                Place { round: reheated + later, begins: later == 0, reheated: true }
+            }
         }
-    }
-
-    /// Whether the round after `finished` ones belongs to a reheated cycle.
-    pub(super) fn is_reheated(&self, finished: usize) -> bool {
-        let whole = self.whole();
-        finished % (whole + self.reheats * (whole - self.reheated())) >= whole
     }
 
     /// Whether there are reheated cycles whose likelihood is to be balanced, where it can be.
@@ -192,25 +191,28 @@ mod tests {
         assert!(settings.balances());
         assert!(!GibbsSettings { cycles: 1, ..settings.clone() }.balances());
         assert!(!GibbsSettings { balance_level: 2.0, ..settings.clone() }.balances());
-        let mut reheated = false;
         let mut begun = Vec::new();
         let mut last = (0, f64::INFINITY);
         for finished in 0..settings.steps() {
-            let (round, begin) = settings.place(finished);
+            let Place { round, begins, reheated } = settings.place(finished);
             let level = settings.level(round);
-            match begin {
-                Some(Begin::Start) => assert_eq!(round, 0),
-                Some(Begin::Reheat) => assert!((0.8..=1.0).contains(&level), "{level}"),
-                None => assert!(round == last.0 + 1 && level <= last.1, "{round} {level} after {last:?}"),
+            match (begins, reheated) {
+                (true, false) => assert_eq!(round, 0),
+                (true, true) => assert!((0.8..=1.0).contains(&level), "{level}"),
+                (false, _) => {
+                    assert!(round == last.0 + 1 && level <= last.1, "{round} {level} after {last:?}");
+                    assert_eq!(begun.last(), Some(&reheated), "{finished}");
+                }
             }
-            reheated = begin.map_or(reheated, |begin| begin == Begin::Reheat);
-            assert_eq!(settings.is_reheated(finished), reheated, "{finished}");
-            begun.extend(begin);
+            if begins {
+                begun.push(reheated);
+            }
             last = (round, level);
         }
-        assert_eq!(begun, [Begin::Start, Begin::Reheat, Begin::Reheat, Begin::Start]);
+        assert_eq!(begun, [false, true, true, false]);
         assert_eq!(last.0, settings.anneal + settings.rounds - 1);
-        assert_eq!(settings.place(settings.steps()), (settings.reheated(), Some(Begin::Reheat)));
+        let next = Place { round: settings.reheated(), begins: true, reheated: true };
+        assert_eq!(settings.place(settings.steps()), next);
     }
 
     /// Without a fall there is nothing to leave out.
@@ -218,7 +220,7 @@ mod tests {
     fn cycles_without_a_fall_are_whole() {
         let settings = GibbsSettings { cycles: 3, anneal: 0, rounds: 5, ..GibbsSettings::default() };
         assert_eq!(settings.steps(), 15);
-        assert_eq!(settings.place(5), (0, Some(Begin::Reheat)));
+        assert_eq!(settings.place(5), Place { round: 0, begins: true, reheated: true });
     }
 
     #[test]

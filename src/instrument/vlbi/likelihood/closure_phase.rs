@@ -1,6 +1,9 @@
 //! Closure phases.
 
-use std::f64::consts::{PI, TAU};
+use std::{
+    f64::consts::{PI, TAU},
+    sync::Arc,
+};
 
 use nalgebra::{DMatrix, DVector};
 use rustfft::num_complex::Complex64;
@@ -32,7 +35,7 @@ use crate::{
 /// Chi-square is eht-imaging's, on its minimal set: (2/N) sum (1 - cos d) / sigma^2.
 #[derive(Debug, Clone)]
 pub struct ClosurePhase {
-    stamps: Vec<Stamp>,
+    stamps: Arc<[Stamp]>,
     minimal: Vec<MeasuredClosure<3>>,
     rows: usize,
     /// Noise, Jy, against which the density is balanced.
@@ -43,6 +46,7 @@ pub struct ClosurePhase {
 #[derive(Debug, Clone)]
 struct Stamp {
     sums: Sums,
+    covariance: DMatrix<f64>,
     precision: DMatrix<f64>,
     /// Cholesky factor of the covariance.
     lower: DMatrix<f64>,
@@ -59,7 +63,9 @@ impl ClosurePhase {
         let mut stamps = Vec::new();
         for set in independent_triangles(&kept)? {
             let (precision, lower) = set.whitener()?;
-            stamps.push(Stamp { sums: Sums::new(set.renumbered(&numbers), &phases), precision, lower });
+            let covariance = set.covariance.clone();
+            let sums = Sums::new(set.renumbered(&numbers), &phases);
+            stamps.push(Stamp { sums, covariance, precision, lower });
         }
         if stamps.is_empty() {
             return Err(Error::config(
@@ -68,7 +74,7 @@ impl ClosurePhase {
             ));
         }
         let minimal = closure_phases(&kept).into_iter().map(|closure| closure.renumbered(&numbers)).collect();
-        Ok(Self { stamps, minimal, rows: observation.visibilities.len(), noise: 0.0 })
+        Ok(Self { stamps: stamps.into(), minimal, rows: observation.visibilities.len(), noise: 0.0 })
     }
 }
 
@@ -92,7 +98,7 @@ impl Product for ClosurePhase {
         let phases = phases_of(model);
         let mut slopes = vec![0.0; model.len()];
         let mut sum = 0.0;
-        for Stamp { sums, precision, .. } in &self.stamps {
+        for Stamp { sums, precision, .. } in &*self.stamps {
             let (misfit, slope) = misfit(&(&sums.data - sums.of(&phases)), precision);
             sum += misfit;
             // The difference falls as the model's closure rises, and log p = -misfit / 2.
@@ -103,10 +109,9 @@ impl Product for ClosurePhase {
         }
         let mut value = -0.5 * sum;
         if self.noise > 0.0 {
-            for Stamp { sums, lower, .. } in &self.stamps {
+            for Stamp { sums, covariance, .. } in &*self.stamps {
                 let powers: Vec<f64> = sums.visibilities.iter().map(|&row| softened(&model[row])).collect();
-                let covariance = lower * lower.transpose();
-                let Some((more, slopes)) = balance(sums, &covariance, &powers, self.noise) else {
+                let Some((more, slopes)) = balance(sums, covariance, &powers, self.noise) else {
                     return f64::NEG_INFINITY;
                 };
                 value += more;
@@ -133,7 +138,7 @@ impl Product for ClosurePhase {
     fn draw(&self, model: &[Complex64], rng: &mut Rng) -> Vec<f64> {
         let phases = phases_of(model);
         let mut draws = Vec::new();
-        for Stamp { sums, precision, lower } in &self.stamps {
+        for Stamp { sums, precision, lower, .. } in &*self.stamps {
             let drawn = sums.of(&phases) + draw_phase_noise(precision, lower, rng);
             draws.extend(drawn.iter().copied().map(wrap));
         }
@@ -230,7 +235,9 @@ mod tests {
         laws::gradient_is_exact(&product.balanced(0.2).unwrap(), &model);
         laws::draws_fit_the_density(&model, |data| {
             let mut product = product.clone();
-            data.inspect(|data| replace(product.stamps.iter_mut().map(|stamp| &mut stamp.sums), data));
+            data.inspect(|data| {
+                replace(Arc::make_mut(&mut product.stamps).iter_mut().map(|stamp| &mut stamp.sums), data)
+            });
             product
         });
     }

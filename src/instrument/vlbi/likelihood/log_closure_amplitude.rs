@@ -1,5 +1,7 @@
 //! Log closure amplitudes.
 
+use std::sync::Arc;
+
 use nalgebra::{Cholesky, DMatrix, DVector, Dyn};
 use rustfft::num_complex::Complex64;
 
@@ -32,7 +34,7 @@ use crate::{
 /// measured, debiased, with the measured errors, taken as independent.
 #[derive(Debug, Clone)]
 pub struct LogClosureAmplitude {
-    stamps: Vec<Stamp>,
+    stamps: Arc<[Stamp]>,
     minimal: Vec<MeasuredClosure<4>>,
     rows: usize,
     /// Noise, Jy, against which the density is balanced.
@@ -93,7 +95,7 @@ impl LogClosureAmplitude {
                 "no quadrangle of well-measured visibilities at any time; lower vlbi.amplitude_snr_cut or leave log_closure_amplitude out of vlbi.data",
             ));
         }
-        Ok(Self { stamps, minimal, rows, noise: 0.0 })
+        Ok(Self { stamps: stamps.into(), minimal, rows, noise: 0.0 })
     }
 
     /// The same with closures through `all` visibilities: those that are `known`, and those of the model at their
@@ -127,7 +129,7 @@ impl LogClosureAmplitude {
             noise
         };
         let noises: Vec<_> = all.visibilities.iter().zip(places).map(noise).collect();
-        Ok(Self { stamps: stamps(all, &kept, &numbers, &noises)?, ..self })
+        Ok(Self { stamps: stamps(all, &kept, &numbers, &noises)?.into(), ..self })
     }
 }
 
@@ -249,7 +251,7 @@ impl Product for LogClosureAmplitude {
 
     fn log_prob(&self, model: &[Complex64], gradient: &mut [Complex64]) -> f64 {
         let mut sum = 0.0;
-        for stamp in &self.stamps {
+        for stamp in &*self.stamps {
             let Some((value, mut slopes)) = stamp.log_density(model) else { return f64::NEG_INFINITY };
             sum += value;
             if self.noise > 0.0 {
@@ -286,7 +288,7 @@ impl Product for LogClosureAmplitude {
 
     fn draw(&self, model: &[Complex64], rng: &mut Rng) -> Vec<f64> {
         let mut draws = Vec::new();
-        for stamp in &self.stamps {
+        for stamp in &*self.stamps {
             let moments = stamp.moments(model);
             let mut drawn = stamp.expected(&moments);
             if let Some(covariance) = stamp.covariance(&moments) {
@@ -311,7 +313,9 @@ mod tests {
 
     fn with_data(product: &LogClosureAmplitude, data: Option<&[f64]>) -> LogClosureAmplitude {
         let mut product = product.clone();
-        data.inspect(|data| replace(product.stamps.iter_mut().map(|stamp| &mut stamp.sums), data));
+        data.inspect(|data| {
+            replace(Arc::make_mut(&mut product.stamps).iter_mut().map(|stamp| &mut stamp.sums), data)
+        });
         product
     }
 
