@@ -1,6 +1,7 @@
 //! Every solver, interrupted in each of its stages, continues to the bytes of an uninterrupted run.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
@@ -100,6 +101,13 @@ sampling: {cycles: 3, anneal: 0, rounds: 4, draws: 2, start_level: 0.02, final_l
     );
     assert!((1..chains).contains(&draws.chains()), "{} of {chains} chains left", draws.chains());
     assert_eq!(draws.images.dim(0).unwrap(), draws.len());
+    // Reheated cycles go on from those that are left.
+    let mut left: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+    for (time, chain) in draws.time.iter().zip(&draws.chain) {
+        left.entry(*time).or_default().insert(*chain);
+    }
+    let times: Vec<_> = left.values().collect();
+    assert!(times.len() == 3 * 2 && times.windows(2).all(|pair| pair[1].is_subset(pair[0])), "{left:?}");
 }
 
 #[test]
