@@ -35,6 +35,7 @@ pub(super) fn sampling() -> GibbsSettings {
         start_level: 3.0,
         final_level: 0.1,
         anneal: 12,
+        linger: 0.5955,
         denoise: 5,
         trajectories: 3,
         // Small images are not drawn at once; they are sampled like large ones all the same.

@@ -22,6 +22,9 @@ pub struct GibbsSettings {
     pub balance_level: f64,
     /// Rounds of a cycle in which the coupling r falls; see [`GibbsSettings::level`].
     pub anneal: usize,
+    /// Share of these rounds after which ln r falls slowest. Where it does, modes part: early, at a large r, they do so while the prior
+    /// still lets all of an image change.
+    pub linger: f64,
     /// Rounds of a cycle at the final r; the first quarter is burn-in.
     pub rounds: usize,
     /// Draws kept of each chain in a cycle, evenly spaced over the rounds after burn-in.
@@ -52,9 +55,10 @@ impl Default for GibbsSettings {
         Self {
             cycles: 96,
             reheats: 3,
-            reheat_level: 1.0,
+            reheat_level: 3.0,
             balance_level: 0.25,
             anneal: 108,
+            linger: 0.39,
             rounds: 4,
             draws: 1,
             start_level: 24.0,
@@ -85,8 +89,6 @@ const MOST: usize = 1_000_000;
 
 /// How much slower than on average ln r falls where it lingers, and faster half a fall away from there.
 const LINGER: f64 = 0.6;
-/// Where ln r lingers: so many radians of a fall's full turn after half-way.
-const LATE: f64 = 0.6;
 
 impl GibbsSettings {
     /// Fraction of a cycle's fall that the given round has reached.
@@ -98,11 +100,10 @@ impl GibbsSettings {
         1 + (self.trajectories.saturating_sub(1) as f64 * (1.0 - self.time(round))).round() as usize
     }
 
-    /// Level of the given round of a cycle: a geometric fall that lingers after half-way, where modes part and details
-    /// form.
+    /// Level of the given round of a cycle: a geometric fall that lingers.
     pub(super) fn level(&self, round: usize) -> f64 {
-        let time = self.time(round);
-        let fallen = time + LINGER * ((TAU * time - LATE).sin() + LATE.sin()) / TAU;
+        let (time, late) = (self.time(round), TAU * (self.linger - 0.5));
+        let fallen = time + LINGER * ((TAU * time - late).sin() + late.sin()) / TAU;
         self.start_level * (self.final_level / self.start_level).powf(fallen)
     }
 
@@ -160,13 +161,16 @@ impl GibbsSettings {
             return wrong(place, "must be at most 1000000");
         }
         if self.reheat_level.is_nan() || self.reheat_level <= 0.0 {
-            return wrong("reheat_level", "must be positive; use 1");
+            return wrong("reheat_level", "must be positive; use 3");
         }
         if self.balance_level.is_nan() || self.balance_level < 0.0 {
             return wrong(
                 "balance_level",
                 "must not be negative; use 0.25, or more than reheat_level for no balance",
             );
+        }
+        if !(0.0..=1.0).contains(&self.linger) {
+            return wrong("linger", "must lie between 0 and 1; use 0.39");
         }
         if self.rounds < self.draws || self.draws == 0 {
             return wrong("draws", "must be between 1 and rounds");
@@ -190,7 +194,7 @@ mod tests {
         let settings = GibbsSettings { cycles: 4, reheats: 2, ..GibbsSettings::default() };
         assert!(settings.balances());
         assert!(!GibbsSettings { cycles: 1, ..settings.clone() }.balances());
-        assert!(!GibbsSettings { balance_level: 2.0, ..settings.clone() }.balances());
+        assert!(!GibbsSettings { balance_level: 4.0, ..settings.clone() }.balances());
         let mut begun = Vec::new();
         let mut last = (0, f64::INFINITY);
         for finished in 0..settings.steps() {
@@ -198,7 +202,7 @@ mod tests {
             let level = settings.level(round);
             match (begins, reheated) {
                 (true, false) => assert_eq!(round, 0),
-                (true, true) => assert!((0.8..=1.0).contains(&level), "{level}"),
+                (true, true) => assert!((2.5..=3.0).contains(&level), "{level}"),
                 (false, _) => {
                     assert!(round == last.0 + 1 && level <= last.1, "{round} {level} after {last:?}");
                     assert_eq!(begun.last(), Some(&reheated), "{finished}");
