@@ -28,7 +28,7 @@ pub enum Kind {
     Angle,
     /// Brightness of a blurred pixel, judged only where it is on source.
     Pixel,
-    /// A number that depends on the data as well: without one, draws of the prior would pass.
+    /// How well an image fits the data, without which draws of the prior would pass, or the prior.
     Fit,
 }
 

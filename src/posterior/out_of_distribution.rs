@@ -104,6 +104,31 @@ fn parts(images: &Tensor, shape: [usize; 3], count: usize) -> Result<Tensor> {
     Ok(Tensor::cat(&(0..count).map(part).collect::<Result<Vec<_>>>()?, 0)?.contiguous()?)
 }
 
+/// ln of the denoising loss of each image `[S, Z, Y, X]`, network unit, over the expected one, mean over noise levels: on average about
+/// nothing for draws of the prior, more for images that it does not know.
+///
+/// # Errors
+/// Those of the prior.
+pub fn log_losses(prior: &dyn Denoiser, images: &Tensor, rng: &Rng, compute: &Compute) -> Result<Vec<f64>> {
+    let images = images.to_dtype(compute.dtype)?;
+    let count = images.dim(0)?;
+    let size = draw::batch_size(prior.shape(), &compute.device);
+    let mut sums = vec![0.0; count];
+    for (number, level) in LEVELS.into_iter().enumerate() {
+        let (level, mut rng) = (level * prior.data_std(), rng.stream("losses", number as u64));
+        let mut all = Vec::with_capacity(count);
+        for start in (0..count).step_by(size) {
+            let part = images.narrow(0, start, size.min(count - start))?;
+            all.extend(losses(prior, &part, level, &mut rng, compute)?);
+        }
+        let least = LEAST * mean(&all.iter().map(|loss| loss.found).collect::<Vec<_>>());
+        for (sum, loss) in sums.iter_mut().zip(all) {
+            *sum += loss.log_ratio(least) / LEVELS.len() as f64;
+        }
+    }
+    Ok(sums)
+}
+
 /// The denoising loss per pixel of one image.
 struct Loss {
     /// |x - D(x + s n)|^2, mean over n and -n.
@@ -153,6 +178,8 @@ mod tests {
         assert!(known.score.unwrap() < 3.0 && !known.is_foreign(), "{known:?}");
         let white = (rng.normals(&[4, 1, 32, 32], &compute).unwrap() * prior.data_std()).unwrap();
         assert!(score(&white).is_foreign(), "{:?}", score(&white));
+        let losses = |images: &Tensor| mean(&log_losses(&prior, images, &Rng::new(1), &compute).unwrap());
+        assert!(losses(&own).abs() < 0.1 && losses(&white) > 0.5, "{} {}", losses(&own), losses(&white));
         assert!(score(&(own * 10.0).unwrap()).is_foreign());
     }
 

@@ -20,6 +20,7 @@ use crate::{
     plot::{self, Format},
     posterior::{
         Draws,
+        out_of_distribution::log_losses,
         run::{self, RunSettings},
     },
     prior::draw,
@@ -187,6 +188,9 @@ impl Source for SetUp {
         let mut measured = self.run.subject.functionals(&shown(&self.run, &images)?.0);
         let fits = self.log_likelihood(&images)?.into_iter().map(Some).collect();
         measured.push((Functional::new("log_likelihood", Kind::Fit), fits));
+        let losses =
+            log_losses(self.run.prior.as_ref(), &images, &rng.stream("losses", 0), &self.run.compute)?;
+        measured.push((Functional::new("prior_loss", Kind::Fit), losses.into_iter().map(Some).collect()));
         if measured.iter().any(|(_, values)| values.iter().flatten().any(|value| !value.is_finite())) {
             return Err(Error::Diverged { what: "a functional of the draws".into(), step: draws.len() });
         }

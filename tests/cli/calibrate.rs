@@ -75,9 +75,14 @@ fn an_interrupted_calibration_continues_and_too_few_replicates_give_no_verdict()
     assert!(reasons.contains("2 replicates; a verdict needs 200"), "{reasons}");
     let names: Vec<&str> =
         report["functionals"].as_array().unwrap().iter().filter_map(|f| f["name"].as_str()).collect();
-    for name in
-        ["total_flux_jy", "ring_diameter_uas", "ring_position_angle_deg", "log_likelihood", "pixel_3_3"]
-    {
+    for name in [
+        "total_flux_jy",
+        "ring_diameter_uas",
+        "ring_position_angle_deg",
+        "log_likelihood",
+        "prior_loss",
+        "pixel_3_3",
+    ] {
         assert!(names.contains(&name), "{names:?}");
     }
     for figure in ["ranks.png", "coverage.svg", "tarp.pdf", "spread.png"] {
