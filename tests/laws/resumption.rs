@@ -93,12 +93,10 @@ fn resumes(yaml: &str) {
 /// Where forty data leave no doubt, half of the chains are in the wrong mode, and nothing carries them over.
 #[test]
 fn gibbs_with_chains_that_are_given_up() {
-    let (draws, chains) = resumes_with(
-        "name: gibbs
+    let yaml = "name: gibbs
 start: {chains: 8}
-sampling: {cycles: 3, anneal: 0, rounds: 4, draws: 2, start_level: 0.02, final_level: 0.02}",
-        40,
-    );
+sampling: {cycles: 3, anneal: 0, rounds: 4, draws: 2, start_level: 0.02, final_level: 0.02}";
+    let (draws, chains) = resumes_with(yaml, 40);
     assert!((1..chains).contains(&draws.chains()), "{} of {chains} chains left", draws.chains());
     assert_eq!(draws.images.dim(0).unwrap(), draws.len());
     // Reheated cycles go on from those that are left.
@@ -108,6 +106,13 @@ sampling: {cycles: 3, anneal: 0, rounds: 4, draws: 2, start_level: 0.02, final_l
     }
     let times: Vec<_> = left.values().collect();
     assert!(times.len() == 3 * 2 && times.windows(2).all(|pair| pair[1].is_subset(pair[0])), "{left:?}");
+    // No chain is given up twice, as one that came back would be.
+    let (settings, folder) = (serde_yaml::from_str(yaml).unwrap(), tempfile::tempdir().unwrap());
+    go(&settings, [40, usize::MAX], folder.path(), false, 0);
+    let metrics = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+    let lines = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let given_up: f64 = lines.filter_map(|line| line["dropped"].as_f64()).sum();
+    assert_eq!(given_up, (chains - times[times.len() - 1].len()) as f64);
 }
 
 #[test]
