@@ -169,6 +169,7 @@ impl Import {
             summary: self.summary.clone(),
             licence: self.licence.clone(),
             pixel: "as the authors of the weights define it".into(),
+            coarser: None,
             unit: self.unit,
             dark: self.dark,
             architecture,

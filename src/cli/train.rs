@@ -66,6 +66,8 @@ struct Settings {
     licence: String,
     /// What one pixel holds.
     pixel: String,
+    /// Prior of the same images on half as many pixels along each side, for samplers to begin with.
+    coarser: Option<String>,
     /// Start from the weights of this prior (name or card) instead of random ones.
     start_from: Option<String>,
     images: ImageSettings,
@@ -80,6 +82,7 @@ impl Default for Settings {
             summary: "simulated black holes and simple sources".into(),
             licence: "CC0-1.0".into(),
             pixel: "flux fraction".into(),
+            coarser: None,
             start_from: None,
             images: ImageSettings::default(),
             architecture: Architecture::default(),
@@ -193,6 +196,7 @@ impl Train {
             summary: settings.summary.clone(),
             licence: settings.licence.clone(),
             pixel: settings.pixel.clone(),
+            coarser: settings.coarser.clone(),
             unit: scaling.unit,
             dark: scaling.dark,
             architecture: Network::UNet(settings.architecture.clone()),

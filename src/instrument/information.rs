@@ -16,23 +16,26 @@ pub struct Information {
     /// Image shape Z, Y, X.
     pub shape: [usize; 3],
     /// Of the best seen pixel, half spectrum Z, Y, X/2 + 1 of the image taken as periodic, frequency 0 first, not negative.
-    pub spectrum: Vec<f64>,
+    pub spectrum: Vec<f32>,
     /// Of each pixel relative to the best seen one, 0 to 1.
-    pub strength: Vec<f64>,
+    pub strength: Vec<f32>,
+    /// What the data say in the direction that is seen best.
+    pub best: f64,
 }
 
 /// Neighbouring pixels along Y and X whose responses are averaged: camera pixels and stripes are wider than one.
 const NEIGHBOURS: usize = 4;
 
 impl Information {
-    /// What the data say in the direction that is seen best.
-    pub fn best(&self) -> f64 {
-        largest(&self.spectrum)
+    /// From spectrum and strength of every pixel; see the fields.
+    pub(crate) fn new(shape: [usize; 3], spectrum: Vec<f32>, strength: Vec<f32>) -> Self {
+        let best = spectrum.iter().fold(0.0f32, |most, value| most.max(*value));
+        Self { shape, spectrum, strength, best: f64::from(best) }
     }
 
     /// Standard deviation that the data leave in that direction.
     pub fn finest(&self) -> f64 {
-        self.best().sqrt().recip()
+        self.best.sqrt().recip()
     }
 
     /// What the data say about images near `image` `[1, Z, Y, X]`; none if the instrument is not affine, does not only
@@ -47,12 +50,13 @@ impl Information {
         let Some(weights) = problem.information(&problem.predict(image)?)? else { return Ok(None) };
         let dark = problem.predict(&image.zeros_like()?)?;
         let adjoint = |weights: &Tensor| to_host(&problem.adjoint(weights, image)?);
-        let (seen, weighted) = (adjoint(&weights.ones_like()?)?, adjoint(&weights)?);
-        let (most, heaviest) = (largest(&seen), largest(&weighted));
+        let most = largest(&adjoint(&weights.ones_like()?)?);
+        let weighted = adjoint(&weights)?;
+        let heaviest = largest(&weighted);
         if !(most > 0.0 && heaviest > 0.0) {
             return Ok(None);
         }
-        let strength = weighted.iter().map(|value| (value / heaviest).clamp(0.0, 1.0)).collect();
+        let strength = weighted.into_iter().map(|value| (value / heaviest).clamp(0.0, 1.0) as f32).collect();
         let shape = problem.forward.grid().shape;
         let response = |image: &Tensor| -> Result<Vec<f64>> {
             let half_square = |x: &Tensor| {
@@ -62,8 +66,8 @@ impl Information {
             to_host(&value_and_gradient(image, half_square)?.1)
         };
         let spectrum = mean_spectrum(shape, image, response)?;
-        let spectrum = spectrum.iter().map(|value| value.max(0.0) * heaviest / most).collect();
-        Ok(Some(Self { shape, spectrum, strength }))
+        let spectrum = spectrum.into_iter().map(|value| (value.max(0.0) * heaviest / most) as f32).collect();
+        Ok(Some(Self::new(shape, spectrum, strength)))
     }
 }
 
@@ -143,10 +147,10 @@ mod tests {
             .enumerate()
             .map(|(i, (mode, value))| {
                 let twice = if i % half == 0 || 2 * (i % half) == columns { 1.0 } else { 2.0 };
-                twice * mode.norm_sqr() * value
+                twice * mode.norm_sqr() * f64::from(*value)
             })
             .sum();
-        [exact, information.strength[row * columns + column] * sum / (rows * columns) as f64]
+        [exact, f64::from(information.strength[row * columns + column]) * sum / (rows * columns) as f64]
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Instruments: how an image becomes data ([`Forward`]) and how probable the measured data are ([`Likelihood`]).
 
 pub mod blind;
+mod coarse;
 pub mod density;
 pub mod exact;
 pub mod file;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{chains, draws::Draws, modes::Modes, out_of_distribution::OutOfDistribution};
+use super::{convergence::Convergence, draws::Draws, modes::Modes, out_of_distribution::OutOfDistribution};
 use crate::{
     Result,
     features::Interval,
@@ -16,9 +16,6 @@ use crate::{
 
 /// Samples that pass through the instrument together.
 const BATCH: usize = 64;
-
-/// Blocks along each side of the image in which pixels are averaged before chains are compared.
-const BLOCKS: usize = 8;
 
 /// R-hat above which chains are said to disagree (calibrated runs reach 1.01; 1.1 is the limit of use).
 pub const RHAT_LIMIT: f64 = 1.1;
@@ -37,7 +34,7 @@ pub struct Diagnostics {
     pub samples: usize,
     /// Number of chains that drew them.
     pub chains: usize,
-    /// Largest R-hat over the functionals of [`functionals`] and the log likelihood, between chains, between the draws
+    /// Largest R-hat over the functionals of [`Convergence`] and the log likelihood, between chains, between the draws
     /// that all chains made at the same time (restarts make chains alike, but not the times), and between joined runs.
     pub rhat_max: Option<f64>,
     /// Smallest effective sample size over the same functionals, centre of the distribution.
@@ -103,28 +100,10 @@ impl Diagnostics {
     /// # Errors
     /// Images of another shape, or those of the problem.
     pub fn of(problem: &Problem, draws: &Draws) -> Result<Self> {
-        let (samples, z, y, x) = draws.images.dims4()?;
         let (chi2, likelihood) = fit(problem, &draws.images)?;
-        let mut checked = functionals(&draws.images.reshape((samples, z * y, x))?)?;
-        checked.push(likelihood.clone());
-        let (mut rhat_max, mut ess_bulk_min, mut ess_tail_min) = (None::<f64>, None::<f64>, None::<f64>);
-        for values in &checked {
-            let by_chain = draws.by_chain(values);
-            let rhat = chains::rhat(&by_chain)
-                .max(chains::rhat_of_groups(&draws.by_time(values)))
-                .max(chains::rhat_of_groups(&draws.by_run(values)));
-            let ess = chains::ess_bulk(&by_chain);
-            if rhat.is_finite() && ess.is_finite() {
-                rhat_max = Some(rhat_max.map_or(rhat, |largest| largest.max(rhat)));
-                ess_bulk_min = Some(ess_bulk_min.map_or(ess, |smallest| smallest.min(ess)));
-            }
-            let tail = chains::ess_tail(&by_chain);
-            if tail.is_finite() {
-                ess_tail_min = Some(ess_tail_min.map_or(tail, |smallest| smallest.min(tail)));
-            }
-        }
+        let Convergence { rhat_max, ess_bulk_min, ess_tail_min } = Convergence::of(draws, &likelihood)?;
         let mut found = Self {
-            samples,
+            samples: draws.len(),
             chains: draws.chains(),
             rhat_max,
             ess_bulk_min,
@@ -145,6 +124,16 @@ impl Diagnostics {
             ));
         }
         self.out_of_distribution = Some(found);
+    }
+
+    /// Says so if the samples are worth fewer independent ones than `wanted`.
+    pub fn hold_against(&mut self, wanted: f64) {
+        let found = self.ess_bulk_min.unwrap_or(0.0).min(self.ess_tail_min.unwrap_or(0.0));
+        if found < wanted {
+            self.warnings.push(format!(
+                "the samples are worth {found:.0} independent ones, fewer than the {wanted:.0} that were asked for; give the solver more cycles"
+            ));
+        }
     }
 
     fn warn(&mut self, lost: &[bool]) {
@@ -186,37 +175,6 @@ fn fit(problem: &Problem, samples: &Tensor) -> Result<(BTreeMap<String, Fit>, Ve
     Ok((named.collect(), log_likelihood))
 }
 
-/// The functionals on which chains are compared, besides the log likelihood: the sum over all pixels, and the means of
-/// 8 x 8 blocks (fewer in small images) where the mean image exceeds a tenth of its largest block above its darkest.
-///
-/// `samples` is `[S, rows, columns]`; the answer holds S values for each functional.
-///
-/// # Errors
-/// Those of the tensor library.
-pub fn functionals(samples: &Tensor) -> Result<Vec<Vec<f64>>> {
-    let (count, rows, columns) = samples.dims3()?;
-    let pixels = to_host(samples)?;
-    let (down, across) = (rows.div_ceil(BLOCKS).max(1), columns.div_ceil(BLOCKS).max(1));
-    let wide = columns.div_ceil(across);
-    let blocks = wide * rows.div_ceil(down);
-    let mut sums = vec![vec![0.0; count]; blocks + 1];
-    for (sample, image) in pixels.chunks(rows * columns).enumerate() {
-        for (i, value) in image.iter().enumerate() {
-            sums[i / columns / down * wide + i % columns / across][sample] += value;
-            sums[blocks][sample] += value;
-        }
-    }
-    let means: Vec<f64> = sums[..blocks].iter().map(|values| values.iter().sum::<f64>()).collect();
-    let (dark, bright) =
-        means.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
-    let mut kept: Vec<Vec<f64>> = (0..blocks)
-        .filter(|&i| means[i] - dark > 0.1 * (bright - dark))
-        .map(|i| std::mem::take(&mut sums[i]))
-        .collect();
-    kept.extend(sums.pop());
-    Ok(kept)
-}
-
 /// Which chains fit much worse than the others: mean log likelihood more than [`LOST`] sqrt(M/2) nats (and 8)
 /// below the median of the better half.
 fn lost(problem: &Problem, log_likelihood: &[Vec<f64>]) -> Vec<bool> {
@@ -249,20 +207,6 @@ pub(crate) fn better_half(values: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compute::Compute;
-
-    #[test]
-    fn functionals_are_block_means_on_source_and_the_total() {
-        // One bright block of 2 x 2 pixels in a 16 x 16 image, the same in both samples but for a factor.
-        let mut image = vec![0.0; 512];
-        for (sample, value) in [(0, 1.0), (1, 3.0)] {
-            for pixel in [(4, 6), (4, 7), (5, 6), (5, 7)] {
-                image[sample * 256 + pixel.0 * 16 + pixel.1] = value;
-            }
-        }
-        let samples = Compute::cpu().tensor(image, &[2, 16, 16]).unwrap();
-        assert_eq!(functionals(&samples).unwrap(), vec![vec![4.0, 12.0], vec![4.0, 12.0]]);
-    }
 
     #[test]
     fn lost_values_lie_below_the_better_half() {

@@ -5,6 +5,7 @@ mod arrangement;
 pub mod beds;
 mod catalogue;
 pub mod chains;
+mod convergence;
 pub mod covariance;
 pub mod curvature;
 pub mod diagnostics;
@@ -27,6 +28,7 @@ mod thinning;
 pub mod truth;
 
 pub use catalogue::{Correction, CorrectionSettings, Entry, SolverSettings, StartSettings, catalogue};
+pub use convergence::Convergence;
 pub use draws::Draws;
 pub use sequence::{Continue, PriorDraws, Sequence};
 pub use solver::{Solver, Step};

@@ -12,7 +12,10 @@ use candle_core::{Device, Tensor};
 use crate::{
     Error, Result,
     instrument::Problem,
-    posterior::solver::{Solver, Step, TensorMap},
+    posterior::{
+        Convergence,
+        solver::{Solver, Step, TensorMap},
+    },
     prior::Denoiser,
     rng::Rng,
     transfer::Transfer,
@@ -20,6 +23,29 @@ use crate::{
 
 /// Name under which a checkpoint keeps the number of finished steps.
 const FINISHED: &str = "run.finished";
+
+/// With what a run may end.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Enough {
+    /// Number of draws.
+    pub draws: usize,
+    /// Number of independent ones that so many of them are worth, see [`Convergence::effective`]; 0 if that does not matter.
+    pub effective: f64,
+}
+
+impl Enough {
+    /// Whether `solver` may end here with what it has.
+    fn is_there(self, solver: &dyn Solver, problem: &Problem) -> Result<bool> {
+        if solver.finished_draws() < self.draws.max(1) {
+            return Ok(false);
+        }
+        if self.effective <= 0.0 {
+            return Ok(true);
+        }
+        let kept = solver.draws()?.thinned(self.draws)?;
+        Ok(Convergence::under(problem, &kept)?.effective() >= self.effective)
+    }
+}
 
 /// Where a run keeps its records.
 #[derive(Debug, Clone)]
@@ -30,8 +56,8 @@ pub struct RunSettings {
     pub metrics: PathBuf,
     /// Number of steps between two checkpoints; one more is written at the end.
     pub checkpoint_every: usize,
-    /// Number of draws with which the run ends even before the solver's last step.
-    pub enough: usize,
+    /// With what the run ends even before the solver's last step.
+    pub enough: Enough,
     /// Continue from the checkpoint instead of starting afresh.
     pub resume: bool,
     /// Device to which a checkpoint is read.
@@ -73,19 +99,19 @@ pub fn run(
 ) -> Result<()> {
     let first = if settings.resume { restore(solver, &settings.checkpoint, &settings.device)? } else { 0 };
     let mut metrics = settings.records.then(|| Metrics::open(&settings.metrics, first)).transpose()?;
-    let total = solver.steps();
-    let is_done = |solver: &dyn Solver, finished| {
-        finished == total || solver.finished_draws() >= settings.enough.max(1)
+    let is_done = |solver: &dyn Solver, finished| -> Result<bool> {
+        Ok(finished >= solver.steps() || settings.enough.is_there(solver, problem)?)
     };
     let mut index = first;
-    while !is_done(solver, index) {
+    let mut done = is_done(solver, index)?;
+    while !done {
         let step = solver.step(problem, prior, &mut rng.stream("step", index as u64))?;
         if let Some(metrics) = &mut metrics {
             metrics.append(index, &step)?;
         }
         index += 1;
-        observer.on_step(index, total, &step);
-        let done = is_done(solver, index);
+        done = is_done(solver, index)?;
+        observer.on_step(index, solver.steps(), &step);
         let stopped = stop.load(Ordering::Relaxed) && !done;
         if stopped || done || index % settings.checkpoint_every.max(1) == 0 {
             if settings.records {

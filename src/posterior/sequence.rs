@@ -16,7 +16,7 @@ use crate::{
     transfer::Transfer,
 };
 
-/// Name under which the state keeps the number of finished steps.
+/// Name under which the state keeps the numbers of finished steps, of both and of the first.
 const FINISHED: &str = "sequence.finished";
 
 /// Makes the second solver from its start images `[K, Z, Y, X]`.
@@ -28,6 +28,8 @@ pub struct Sequence {
     second: Box<dyn Solver>,
     next: Continue,
     finished: usize,
+    /// Steps of the first, once it has come to its end.
+    passed: Option<usize>,
 }
 
 impl Sequence {
@@ -36,17 +38,17 @@ impl Sequence {
     /// # Errors
     /// Settings of the second solver that cannot work.
     pub fn new(first: Box<dyn Solver>, start: Tensor, next: Continue) -> Result<Self> {
-        Ok(Self { first, second: next(start)?, next, finished: 0 })
+        Ok(Self { first, second: next(start)?, next, finished: 0, passed: None })
     }
 
     fn in_first(&self) -> bool {
-        self.finished < self.first.steps()
+        self.passed.is_none()
     }
 }
 
 impl Solver for Sequence {
     fn steps(&self) -> usize {
-        self.first.steps() + self.second.steps()
+        self.passed.unwrap_or_else(|| self.first.steps()) + self.second.steps()
     }
 
     fn finished_draws(&self) -> usize {
@@ -57,7 +59,8 @@ impl Solver for Sequence {
         let active = if self.in_first() { &mut self.first } else { &mut self.second };
         let step = active.step(problem, prior, rng)?;
         self.finished += 1;
-        if self.finished == self.first.steps() {
+        if self.in_first() && self.finished >= self.first.steps() {
+            self.passed = Some(self.finished);
             self.second = (self.next)(self.first.draws()?.images)?;
         }
         Ok(step)
@@ -70,13 +73,15 @@ impl Solver for Sequence {
 
     fn state(&self) -> Result<TensorMap> {
         let mut state = if self.in_first() { self.first.state()? } else { self.second.state()? };
-        state.insert(FINISHED.into(), Tensor::new(&[self.finished as i64], &Device::Cpu)?);
+        let passed = self.passed.map_or(-1, |passed| passed as i64);
+        state.insert(FINISHED.into(), Tensor::new(&[self.finished as i64, passed], &Device::Cpu)?);
         Ok(state)
     }
 
     fn restore(&mut self, mut state: TensorMap) -> Result<()> {
-        let finished = take(&mut state, FINISHED, &[1])?.read_list::<i64>()?;
-        self.finished = finished.first().map_or(0, |n| n.unsigned_abs() as usize);
+        let finished = take(&mut state, FINISHED, &[2])?.read_list::<i64>()?;
+        let count = |index: usize| usize::try_from(finished[index]).ok();
+        (self.finished, self.passed) = (count(0).unwrap_or(0), count(1));
         if self.in_first() { self.first.restore(state) } else { self.second.restore(state) }
     }
 }

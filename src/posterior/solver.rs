@@ -28,7 +28,7 @@ impl fmt::Display for Step {
 
 /// A posterior sampler. It works in the prior's network unit and draws randomness only from its `rng` argument.
 pub trait Solver: Send {
-    /// Largest number of steps of a whole run.
+    /// Largest number of steps of a whole run; it may become smaller on the way.
     fn steps(&self) -> usize;
 
     /// Number of draws with which the run may end here, before its last step; 0 where it may not.

@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Denoiser, Scaling, images::hex, network::Network};
+use super::{Denoiser, Pyramid, Scaling, images::hex, network::Network};
 use crate::{Error, Result, compute::Compute, config, io::atomic};
 
 /// Largest weights file that is read, bytes.
@@ -19,7 +19,12 @@ const LARGEST_WEIGHTS: u64 = 1 << 30;
 const USER_FOLDER: &str = "priors";
 
 /// Priors inside the program: name, card, weights.
-const BUILT_IN: [(&str, &str, &[u8]); 2] = [
+const BUILT_IN: [(&str, &str, &[u8]); 3] = [
+    (
+        "blackhole32",
+        include_str!("../../data/priors/blackhole32.yaml"),
+        include_bytes!("../../data/priors/blackhole32.safetensors"),
+    ),
     (
         "blackhole64",
         include_str!("../../data/priors/blackhole64.yaml"),
@@ -48,6 +53,9 @@ pub struct Card {
     pub unit: f64,
     /// Network value of a dark pixel.
     pub dark: f64,
+    /// Name or card of a prior of the same images on half as many pixels along each side, whose pixels hold flux fractions too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coarser: Option<String>,
     /// Shape of the network and the noise levels it knows.
     pub architecture: Network,
     /// Where the weights come from.
@@ -197,12 +205,18 @@ impl Prior {
         self.card.architecture.validate()
     }
 
-    /// The denoiser.
+    /// The denoiser, together with the coarser one that the card names.
     ///
     /// # Errors
-    /// Weights that do not fit the card's architecture.
+    /// Weights that do not fit the card's architecture, or a coarser prior that is not there or of other images.
     pub fn network(&self, compute: &Compute) -> Result<Box<dyn Denoiser>> {
-        self.card.architecture.build(self.tensors()?, compute)
+        let fine = self.card.architecture.build(self.tensors()?, compute)?;
+        let Some(name) = &self.card.coarser else { return Ok(fine) };
+        let coarser = Self::find(name)?;
+        let coarse = coarser.card.architecture.build(coarser.tensors()?, compute)?;
+        // A block holds the flux of its four pixels.
+        let each = Scaling { unit: 0.25 * coarser.card.unit, dark: coarser.card.dark };
+        Ok(Box::new(Pyramid::new(fine, coarse, each.then(self.scaling().inverse()))?))
     }
 
     /// The weights by name.
@@ -267,6 +281,7 @@ mod tests {
             summary: "untrained".into(),
             licence: "CC0-1.0".into(),
             pixel: "flux fraction".into(),
+            coarser: None,
             unit: 1e-3,
             dark: -0.25,
             architecture: Network::UNet(architecture),

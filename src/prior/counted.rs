@@ -7,31 +7,38 @@ use std::sync::{
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, backend::BackendStorage};
 
-use super::{Adaptation, Denoiser, Trainable};
+use super::{Adaptation, Coarser, Denoiser, Scaling, Trainable};
 use crate::{Result, rng::Rng};
 
 /// A denoiser with counters of the images that passed forward and of the gradients that passed back. The auxiliary
-/// networks that solvers train are not counted.
+/// networks that solvers train are not counted; of the coarser prior's images each counts as a quarter.
 pub struct Counted<'a> {
     inner: &'a dyn Denoiser,
     forwards: AtomicU64,
     backwards: Arc<AtomicU64>,
+    coarser: Option<(Box<Counted<'a>>, Scaling)>,
 }
 
 impl<'a> Counted<'a> {
     /// Counts the evaluations of `inner`.
     pub fn new(inner: &'a dyn Denoiser) -> Self {
-        Self { inner, forwards: AtomicU64::new(0), backwards: Arc::default() }
+        let coarser = inner.coarser();
+        let coarser = coarser.map(|coarser| (Box::new(Counted::new(coarser.prior)), coarser.scaling));
+        Self { inner, forwards: AtomicU64::new(0), backwards: Arc::default(), coarser }
     }
 
     /// Images denoised.
     pub fn forwards(&self) -> u64 {
-        self.forwards.load(Ordering::Relaxed)
+        self.forwards.load(Ordering::Relaxed) + self.of_coarser(Self::forwards)
     }
 
     /// Vector-Jacobian products, one for each image.
     pub fn backwards(&self) -> u64 {
-        self.backwards.load(Ordering::Relaxed)
+        self.backwards.load(Ordering::Relaxed) + self.of_coarser(Self::backwards)
+    }
+
+    fn of_coarser(&self, count: impl Fn(&Self) -> u64) -> u64 {
+        self.coarser.as_ref().map_or(0, |(coarser, _)| count(coarser) / 4)
     }
 }
 
@@ -56,6 +63,10 @@ impl Denoiser for Counted<'_> {
 
     fn tile(&self) -> Option<Box<dyn Denoiser + '_>> {
         self.inner.tile()
+    }
+
+    fn coarser(&self) -> Option<Coarser<'_>> {
+        self.coarser.as_ref().map(|(prior, scaling)| Coarser { prior: prior.as_ref(), scaling: *scaling })
     }
 
     fn log_density(&self, noisy: &Tensor, noise_level: &Tensor) -> Result<Option<Tensor>> {

@@ -11,6 +11,7 @@ pub mod low_rank;
 pub mod mixture;
 pub mod network;
 pub mod positive;
+pub mod pyramid;
 pub mod residual;
 pub mod reverse;
 pub mod simulate;
@@ -22,6 +23,8 @@ pub mod unet;
 pub mod weights;
 
 use candle_core::{Tensor, Var};
+
+pub use pyramid::{Coarser, Pyramid};
 
 use crate::{Error, Result, rng::Rng};
 
@@ -53,6 +56,16 @@ impl Scaling {
     pub fn to_network(&self, image: &Tensor) -> Result<Tensor> {
         Ok(image.affine(1.0 / self.unit, self.dark)?)
     }
+
+    /// From instrument unit to network unit.
+    pub fn inverse(self) -> Self {
+        Self { unit: self.unit.recip(), dark: -self.unit * self.dark }
+    }
+
+    /// This map and then `next`, which takes what this one calls the instrument unit for its network unit.
+    pub fn then(self, next: Self) -> Self {
+        Self { unit: next.unit * self.unit, dark: self.dark + next.dark / self.unit }
+    }
 }
 
 /// A prior p(x), known through D(x_s, s) = E[x | x + s n = x_s] with n ~ N(0, I) (Karras et al. 2022, the EDM
@@ -75,6 +88,12 @@ pub trait Denoiser: Send + Sync {
 
     /// The prior of the tiles, if larger images are cut into some.
     fn tile(&self) -> Option<Box<dyn Denoiser + '_>> {
+        None
+    }
+
+    /// A prior of the same images on half as many pixels along each side, if there is one: it costs a quarter, and where noise
+    /// hides what it leaves out it says the same.
+    fn coarser(&self) -> Option<Coarser<'_>> {
         None
     }
 
@@ -125,6 +144,10 @@ impl<D: Denoiser + ?Sized> Denoiser for &D {
 
     fn tile(&self) -> Option<Box<dyn Denoiser + '_>> {
         (**self).tile()
+    }
+
+    fn coarser(&self) -> Option<Coarser<'_>> {
+        (**self).coarser()
     }
 
     fn log_density(&self, noisy: &Tensor, noise_level: &Tensor) -> Result<Option<Tensor>> {

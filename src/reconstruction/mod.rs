@@ -37,7 +37,7 @@ use crate::{
     manifest::{self, Input, Stopwatch},
     posterior::{
         Solver,
-        run::{self, Observer, RunSettings},
+        run::{self, Enough, Observer, RunSettings},
     },
     prior::{
         Denoiser,
@@ -108,9 +108,15 @@ pub fn finish(settings: &Settings, folders: &[PathBuf], directory: &Path) -> Res
     }
 }
 
-/// Number of draws with which a run ends.
-fn enough(settings: &Settings) -> usize {
-    settings.samples.max(DRAWS_PER_CHAIN * settings.solver.chains())
+/// With what a run ends.
+fn enough(settings: &Settings) -> Enough {
+    match settings.effective_samples {
+        Some(effective) => Enough { draws: settings.samples, effective },
+        None => {
+            let draws = settings.samples.max(DRAWS_PER_CHAIN * settings.solver.chains());
+            Enough { draws, effective: 0.0 }
+        }
+    }
 }
 
 impl Reconstruction {

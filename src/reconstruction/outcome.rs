@@ -80,6 +80,9 @@ pub(super) fn checks(run: &Reconstruction, draws: &Draws, traces: &Traces) -> Re
     let rng = Rng::new(run.settings.seed).stream("out of distribution", 0);
     let compared = OutOfDistribution::of(run.prior.as_ref(), &draws.images, &rng, &run.compute)?;
     diagnostics.compare_with_prior(compared);
+    if let Some(wanted) = run.settings.effective_samples {
+        diagnostics.hold_against(wanted);
+    }
     if let Some(reason) = run.settings.solver.bias() {
         diagnostics.calibrated = Some(false);
         diagnostics.biased = Some(reason.into());

@@ -71,6 +71,9 @@ pub struct Settings {
     pub microscope: microscope::problem::Settings,
     /// Number of posterior samples in the cube.
     pub samples: usize,
+    /// Independent ones, for means and for tails, that the samples are to be worth when a run ends, after so many cycles of its sampler
+    /// as that takes. Without, it ends with 12 draws for each chain.
+    pub effective_samples: Option<f64>,
     /// Seed of all random numbers.
     pub seed: u64,
     /// `auto`, `cpu` or `cuda:N`.
@@ -94,6 +97,7 @@ impl Default for Settings {
             stack: StackSettings::default(),
             microscope: microscope::problem::Settings::default(),
             samples: 256,
+            effective_samples: None,
             seed: 1,
             device: "auto".into(),
             precision: Precision::Full,
@@ -143,6 +147,10 @@ impl Settings {
         }
         if self.samples > 100_000 {
             return Err(Error::config("samples", format!("{} samples; at most 100000", self.samples)));
+        }
+        if self.effective_samples.is_some_and(|wanted| !(wanted > 0.0 && wanted <= self.samples as f64)) {
+            let problem = format!("must be positive and at most the number of samples, {}", self.samples);
+            return Err(Error::config("effective_samples", problem));
         }
         Ok(())
     }

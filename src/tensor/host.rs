@@ -26,9 +26,10 @@ pub(crate) fn each_image<T: Copy + Send + Sync>(
     let Some((start, end)) = layout.contiguous_offsets() else { bail!("images must be contiguous") };
     let size = layout.dims().iter().skip(1).product::<usize>().max(1);
     let images = &values[start..end];
-    let made: Vec<Vec<T>> = match size < LARGE {
+    let mut made: Vec<Vec<T>> = match size < LARGE {
         true => images.par_chunks(size).enumerate().map(|(index, image)| each(index, image)).collect(),
         false => images.chunks(size).enumerate().map(|(index, image)| each(index, image)).collect(),
     };
-    Ok(made.concat())
+    // A large image that is alone is not copied.
+    Ok(if made.len() == 1 { made.swap_remove(0) } else { made.concat() })
 }

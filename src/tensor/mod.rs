@@ -1,6 +1,7 @@
 //! What candle lacks: fast convolution and normalisation, Fourier transforms, gradients of plain functions.
 
 pub mod adam;
+pub mod blocks;
 pub mod conv;
 mod conv_kernel;
 #[cfg(feature = "cuda")]

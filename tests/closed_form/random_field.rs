@@ -16,9 +16,12 @@ use antumbra::{
         gibbs::{Gibbs, GibbsSettings},
         langevin::{Langevin, LangevinSettings},
     },
-    prior::{Denoiser, Scaling, draw, gaussian::Gaussian},
+    prior::{Denoiser, Pyramid, Scaling, draw, gaussian::Gaussian},
     rng::Rng,
-    tensor::fft::{circular_convolve, fourier_modes},
+    tensor::{
+        blocks::halved,
+        fft::{circular_convolve, fourier_modes},
+    },
 };
 use candle_core::Tensor;
 
@@ -57,6 +60,11 @@ fn gains(instrument: Instrument, rng: &mut Rng) -> Vec<f64> {
     }
 }
 
+/// Variance of a mode by its frequency.
+fn power(f: f64) -> f64 {
+    16.0 / (1.0 + (f / 0.06).powi(2)).powf(1.5) + 0.01
+}
+
 struct Case {
     prior: Gaussian,
     problem: Problem,
@@ -67,7 +75,6 @@ struct Case {
 
 fn case(instrument: Instrument, sigma: f64, rng: &mut Rng) -> Case {
     let compute = Compute::cpu();
-    let power = |f: f64| 16.0 / (1.0 + (f / 0.06).powi(2)).powf(1.5) + 0.01;
     let prior = Gaussian::periodic([SIDE, SIDE], power, &compute).unwrap();
     let gains = gains(instrument, rng);
     let truth = draw::draws(&prior, 1, 30, rng, &compute).unwrap();
@@ -189,6 +196,51 @@ impl Likelihood for Singular {
 fn split_gibbs_matches_the_exact_field() {
     let settings = GibbsSettings { cycles: 8, ..GibbsSettings::default() };
     check("split Gibbs", |start| Box::new(Gibbs::new(settings.clone(), start).unwrap()), true);
+}
+
+/// Chains that begin on half as many pixels along each side, in another unit: where they pass on to all pixels their mean is that of
+/// the posterior under the coupling, and their draws in the end are draws of the posterior.
+#[test]
+fn split_gibbs_begins_on_coarser_pixels() {
+    /// Network units of the coarser prior in one of the finer.
+    const UNIT: f64 = 0.5;
+    let rng = Rng::new(3);
+    let case = case(Instrument::Blur(1.0), 0.3, &mut rng.stream("case", 0));
+    let compute = Compute::cpu();
+    // The mean of a block has a quarter of the variance of a mode that is the same in its pixels.
+    let of_blocks = |f: f64| power(f / 2.0) * 0.25 / (UNIT * UNIT);
+    let coarse = Gaussian::periodic([SIDE / 2, SIDE / 2], of_blocks, &compute).unwrap();
+    let fine = Gaussian::periodic([SIDE, SIDE], power, &compute).unwrap();
+    let scaling = Scaling { unit: UNIT, dark: 0.0 };
+    let prior = Pyramid::new(Box::new(fine), Box::new(coarse), scaling).unwrap();
+
+    let settings = GibbsSettings { cycles: 1, coarse_level: Some(0.5), draws: 4, ..GibbsSettings::default() };
+    let start = draw::draws(&case.prior, 64, 20, &mut rng.stream("start", 0), &compute).unwrap();
+    let mut gibbs = Gibbs::new(settings, start).unwrap();
+    let (mut last, mut level) = (None, 0.0);
+    for step in 0..gibbs.steps() {
+        let done = gibbs.step(&case.problem, &prior, &mut rng.stream("step", step as u64)).unwrap();
+        let x = gibbs.state().unwrap().remove("gibbs.x").unwrap();
+        if x.dim(3).unwrap() == SIDE / 2 {
+            level = done.metrics.iter().find(|(name, _)| *name == "level").unwrap().1;
+            last = Some(x);
+        }
+    }
+    let rms = |x: &Tensor| x.sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+    let wiener = |i: usize| {
+        let (gain, variance) = (case.gains[i], case.prior.variances()[i]);
+        gain * variance / (gain * gain * (variance + level * level) + case.sigma * case.sigma)
+    };
+    let gains: Vec<f64> = (0..SIDE * SIDE).map(wiener).collect();
+    let exact = halved(&circular_convolve(&case.data, &gains).unwrap()).unwrap();
+    let mean = (last.unwrap().mean_keepdim(0).unwrap() * UNIT).unwrap();
+    let error = rms(&(mean - &exact).unwrap()) / rms(&exact);
+    let found = compare(&case, &gibbs.draws().unwrap());
+    println!("level {level}: mean off by {error}, then {found:?}");
+    assert!(error < 0.15, "{error}");
+    assert!((0.95..1.05).contains(&found.observed), "{found:?}");
+    assert!((0.95..1.05).contains(&found.unobserved), "{found:?}");
+    assert!(found.mean < 1.2, "{found:?}");
 }
 
 #[test]

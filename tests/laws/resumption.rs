@@ -13,7 +13,7 @@ use antumbra::{
     instrument::exact::projection,
     posterior::{
         Draws, SolverSettings, Step,
-        run::{Observer, RunSettings, run},
+        run::{Enough, Observer, RunSettings, run},
     },
     prior::mixture::{Component, Mixture},
     rng::Rng,
@@ -33,11 +33,15 @@ impl Observer for StopAfter<'_> {
     fn on_checkpoint(&mut self, _: usize) {}
 }
 
-/// Runs a newly built solver on so many equal data until it has `enough` draws; returns its number of steps and, if it came
+/// A run goes to its last step.
+const ALL: Enough = Enough { draws: usize::MAX, effective: 0.0 };
+
+/// Runs a newly built solver on so many equal data until it has `enough`; returns its number of steps and, if it came
 /// to its end, its draws.
 fn go(
     settings: &SolverSettings,
-    [data, enough]: [usize; 2],
+    data: usize,
+    enough: Enough,
     folder: &Path,
     resume: bool,
     after: usize,
@@ -71,15 +75,14 @@ fn go(
 fn resumes_with(yaml: &str, data: usize) -> (Draws, usize) {
     let settings: SolverSettings = serde_yaml::from_str(yaml).unwrap();
     let whole = tempfile::tempdir().unwrap();
-    let bed = [data, usize::MAX];
-    let (steps, draws) = go(&settings, bed, whole.path(), false, 0);
+    let (steps, draws) = go(&settings, data, ALL, whole.path(), false, 0);
     let read = |folder: &Path| {
         ["checkpoint.safetensors", "metrics.jsonl"].map(|name| fs::read(folder.join(name)).unwrap())
     };
     for after in 1..steps {
         let broken = tempfile::tempdir().unwrap();
-        assert!(go(&settings, bed, broken.path(), false, after).1.is_none());
-        assert!(go(&settings, bed, broken.path(), true, 0).1.is_some());
+        assert!(go(&settings, data, ALL, broken.path(), false, after).1.is_none());
+        assert!(go(&settings, data, ALL, broken.path(), true, 0).1.is_some());
         assert!(read(whole.path()) == read(broken.path()), "differs if interrupted after step {after}");
     }
     (draws.unwrap(), settings.chains())
@@ -108,7 +111,7 @@ sampling: {cycles: 3, anneal: 0, rounds: 4, draws: 2, start_level: 0.02, final_l
     assert!(times.len() == 3 * 2 && times.windows(2).all(|pair| pair[1].is_subset(pair[0])), "{left:?}");
     // No chain is given up twice, as one that came back would be.
     let (settings, folder) = (serde_yaml::from_str(yaml).unwrap(), tempfile::tempdir().unwrap());
-    go(&settings, [40, usize::MAX], folder.path(), false, 0);
+    go(&settings, 40, ALL, folder.path(), false, 0);
     let metrics = fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
     let lines = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let given_up: f64 = lines.filter_map(|line| line["dropped"].as_f64()).sum();
@@ -150,13 +153,39 @@ fn a_run_ends_with_the_cycle_that_brings_enough_draws() {
     let settings: SolverSettings = serde_yaml::from_str(yaml).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let metrics = || fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
-    let (_, draws) = go(&settings, [1, 5], folder.path(), false, 0);
+    let (_, draws) = go(&settings, 1, Enough { draws: 5, ..ALL }, folder.path(), false, 0);
     assert_eq!((draws.unwrap().len(), metrics().lines().count()), (6, 1 + 5 + 4));
     let before = metrics();
-    let (_, draws) = go(&settings, [1, 5], folder.path(), true, 0);
+    let (_, draws) = go(&settings, 1, Enough { draws: 5, ..ALL }, folder.path(), true, 0);
     assert_eq!((draws.unwrap().len(), metrics()), (6, before), "a finished run has nothing to resume");
-    let (_, draws) = go(&settings, [1, 7], folder.path(), true, 0);
+    let (_, draws) = go(&settings, 1, Enough { draws: 7, ..ALL }, folder.path(), true, 0);
     assert_eq!(draws.unwrap().len(), 9, "but goes on if more draws are asked for");
+}
+
+/// Of draws that are nearly independent, more are worth more: the run goes on until they are worth what was asked for.
+#[test]
+fn a_run_ends_once_its_draws_are_worth_enough() {
+    let yaml = "name: gibbs\nstart: {chains: 3}\nsampling: {cycles: 60, anneal: 4, rounds: 3}";
+    let settings: SolverSettings = serde_yaml::from_str(yaml).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let draws = |effective: f64| {
+        let enough = Enough { draws: 40, effective };
+        go(&settings, 1, enough, folder.path(), false, 0).1.unwrap().len()
+    };
+    let (few, more, all) = (draws(4.0), draws(30.0), draws(1e6));
+    println!("{few} {more} {all}");
+    assert!(few >= 40 && few < more && more < all && all == 3 * 60, "{few} {more} {all}");
+}
+
+/// Matching whose objective rests ends before its last step, and its correction follows.
+#[test]
+fn matching_that_rests() {
+    let yaml = "name: ppm\nmatching: {family: {name: mixture, components: 2, rank: 1}, particles: 4, steps: 60, patience: 2}\ncorrection: {kind: gibbs, gibbs: {cycles: 1, anneal: 2, rounds: 3}}";
+    let settings: SolverSettings = serde_yaml::from_str(yaml).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (steps, _) = go(&settings, 1, ALL, folder.path(), false, 0);
+    assert!(steps < 60, "{steps}");
+    resumes(yaml);
 }
 
 #[test]

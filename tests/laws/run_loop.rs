@@ -12,7 +12,7 @@ use antumbra::{
     instrument::{Problem, exact::projection},
     posterior::{
         Draws, Solver, Step,
-        run::{Observer, RunSettings, run},
+        run::{Enough, Observer, RunSettings, run},
         solver::TensorMap,
     },
     prior::Denoiser,
@@ -96,7 +96,7 @@ fn walk(walk: &mut Walk, folder: &Path, resume: bool, stop_after: usize) -> Resu
         checkpoint: folder.join("checkpoint.safetensors"),
         metrics: folder.join("metrics.jsonl"),
         checkpoint_every: 4,
-        enough: usize::MAX,
+        enough: Enough { draws: usize::MAX, effective: 0.0 },
         resume,
         device: Device::Cpu,
         records: true,

@@ -117,8 +117,10 @@ fn run(
     compute: &Compute,
 ) -> Result<Tensor> {
     let mut solver = settings.build(&bed.problem, prior, &rng.stream("solver", 0), compute)?;
-    for step in 0..solver.steps() {
+    let mut step = 0;
+    while step < solver.steps() {
         solver.step(&bed.problem, prior, &mut rng.stream("step", step as u64))?;
+        step += 1;
     }
     let images = solver.draws()?.images;
     match sum(&images.sqr()?)?.is_finite() {

@@ -13,12 +13,15 @@
 //!
 //! A coupled posterior prefers bright images where data are phases or ratios, and chains keep some of that as r falls. Cycles that go
 //! on from others' ends balance it ([`Problem::balanced`]), and only they leave draws then.
+//!
+//! While r hides what half as many pixels along each side leave out, chains live on those of a coarser prior, if there is one.
 
 mod cycle;
 mod hamiltonian;
 mod kinetic;
 mod perturbed;
 mod pool;
+mod scene;
 mod settings;
 
 use candle_core::{Device, Tensor};
@@ -36,7 +39,7 @@ use crate::{
         step_sizes::StepSizes,
         thinning::Thinning,
     },
-    prior::{Denoiser, reverse::draw_given_noisy},
+    prior::{Coarser, Denoiser, reverse::draw_given_noisy},
     rng::Rng,
     tensor::compute_of,
     transfer::Transfer,
@@ -45,6 +48,7 @@ use crate::{
 use cycle::{Cycle, Moved, Round, Tuning};
 use hamiltonian::Coupling;
 use pool::Pool;
+use scene::{Scene, View};
 pub use settings::GibbsSettings;
 use settings::Place;
 
@@ -54,8 +58,8 @@ pub struct Gibbs {
     settings: GibbsSettings,
     round: usize,
     start: Tensor,
-    /// Known from the first round on.
-    seen: Option<Seen>,
+    /// Of rounds on the finest pixels, and on coarser ones.
+    views: [Option<View>; 2],
     /// Whether reheated cycles balance the likelihood. Known from the first round on.
     balances: Option<bool>,
     cycle: Cycle,
@@ -73,7 +77,16 @@ impl Gibbs {
         let cycle = Cycle::new(start.clone(), (0..start.dim(0)?).collect(), &settings);
         let end = settings.anneal + settings.rounds;
         let kept = Thinning::new(settings.anneal + settings.rounds / 4, end, settings.draws);
-        Ok(Self { settings, round: 0, start, seen: None, balances: None, cycle, pool: Pool::default(), kept })
+        Ok(Self {
+            settings,
+            round: 0,
+            start,
+            views: [None, None],
+            balances: None,
+            cycle,
+            pool: Pool::default(),
+            kept,
+        })
     }
 
     /// Looks for lost chains where it is due: replaces them while copies still part, gives them up later, and keeps
@@ -117,24 +130,41 @@ impl Gibbs {
         Ok([0.0, dropped as f64])
     }
 
-    /// Coupling r of the given round of a cycle, network unit.
-    fn level(&self, round: usize, prior: &dyn Denoiser) -> f64 {
-        prior.data_std() * self.settings.level(round)
+    /// Begins a cycle, or lets the chains go on with other pixels: with those of `coarser` if `coarse`.
+    fn renew(
+        &mut self,
+        place: Place,
+        coarse: bool,
+        coarser: Option<Coarser>,
+        problem: &Problem,
+        rng: &mut Rng,
+    ) -> Result<()> {
+        if place.begins {
+            let (images, chains) = match place.reheated {
+                true => (&self.cycle.x, self.cycle.chains.clone()),
+                false => (&self.start, (0..self.start.dim(0)?).collect()),
+            };
+            self.cycle = Cycle::new(problem.placed(images, rng)?, chains, &self.settings);
+        }
+        let is_coarse = self.cycle.x.dims()[1..] != self.start.dims()[1..];
+        if let Some(coarser) = coarser.filter(|_| is_coarse != coarse) {
+            let x = &self.cycle.x;
+            let x = if coarse { coarser.halved(x)? } else { coarser.doubled(x)? };
+            self.cycle = Cycle {
+                fits: self.cycle.fits.clone(),
+                ..Cycle::new(x, self.cycle.chains.clone(), &self.settings)
+            };
+        }
+        Ok(())
     }
 
-    /// Moves z in the given round of a cycle, which may begin it.
-    fn moved(
-        &mut self,
-        Place { round, begins, .. }: Place,
-        seen: &Seen,
-        problem: &Problem,
-        prior: &dyn Denoiser,
-        rng: &mut Rng,
-    ) -> Result<Moved> {
-        let level = self.level(round, prior);
+    /// Moves z in the given round of a cycle. The likelihood is that of `problem`, which may be a balanced one.
+    fn moved(&mut self, round: usize, scene: &Scene, problem: &Problem, rng: &mut Rng) -> Result<Moved> {
+        let Scene { seen, prior, level, coarsens, .. } = *scene;
         let (settings, cycle) = (&self.settings, &mut self.cycle);
         let counts = [settings.trajectories_in(round), settings.leaps];
-        let tuning = match begins {
+        let fresh = |finished: usize| settings.is_fresh(finished, coarsens);
+        let tuning = match fresh(self.round) {
             _ if round >= self.kept.first() => Tuning::Kept,
             true => Tuning::Found,
             false => Tuning::Adapted,
@@ -144,15 +174,15 @@ impl Gibbs {
             _ => settings.level(round) / settings.level(round - 1),
         };
         let settled = settings.kinetic
-            && self.round.checked_sub(1).is_some_and(|last| {
-                let last = settings.place(last);
-                !last.begins && !self.kept.is_due(last.round)
-            });
+            && self
+                .round
+                .checked_sub(1)
+                .is_some_and(|last| !fresh(last) && !self.kept.is_due(settings.place(last).round));
         let round = Round { level, fall, tuning, settled };
         match (seen, cycle.z.take()) {
             (Seen::Informed(information), last) => {
                 let covariance = Covariance::new(information, level, &compute_of(&cycle.x))?;
-                let from = last.as_ref().unwrap_or(&cycle.x);
+                let from = last.unwrap_or_else(|| cycle.x.clone());
                 perturbed::draw(problem, &covariance, from, &cycle.x, level, rng)
             }
             (_, Some(last)) if settings.kinetic => {
@@ -164,6 +194,37 @@ impl Gibbs {
                 Coupling { seen, round }.moved(cycle, last, counts, &mut target, rng)
             }
         }
+    }
+
+    /// One round, its chains on the pixels of `scene`.
+    fn advance(&mut self, place: Place, scene: &Scene, rng: &mut Rng) -> Result<Step> {
+        let Scene { problem, prior, level, .. } = *scene;
+        let round = place.round;
+        let relative = self.settings.level(round);
+        let balances = *self
+            .balances
+            .get_or_insert_with(|| self.settings.balances() && problem.balanced(level).is_some());
+        let wide = relative >= self.settings.balance_level;
+        let balanced = (balances && place.reheated && wide).then(|| problem.balanced(level)).flatten();
+        let moved = self.moved(round, scene, balanced.as_ref().unwrap_or(problem), rng)?;
+        let cycle = &mut self.cycle;
+        cycle.x = match moved.clean {
+            Some(clean) if !self.kept.is_due(round) => clean,
+            _ => draw_given_noisy(prior, &moved.z, level, self.settings.denoise, rng)?,
+        };
+        let fits = match balanced.is_some() {
+            true => problem.log_likelihood(&moved.z)?,
+            false => moved.log_density,
+        };
+        let log_likelihood = cycle.fits.observe(&fits)?;
+        cycle.z = Some(moved.z);
+        let parting = relative > self.settings.restart.level;
+        let [restarted, dropped] = self.check(place, balanced.is_some(), parting, problem, rng)?;
+        self.round += 1;
+        let mut metrics = vec![("level", scene.finest), ("log_likelihood", log_likelihood)];
+        metrics.extend(moved.metrics);
+        metrics.extend([("restarted", restarted), ("dropped", dropped)]);
+        Ok(Step { stage: "gibbs", metrics })
     }
 }
 
@@ -178,44 +239,18 @@ impl Solver for Gibbs {
 
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step> {
         let place = self.settings.place(self.round);
-        let round = place.round;
-        if place.begins {
-            let (images, chains) = match place.reheated {
-                true => (&self.cycle.x, self.cycle.chains.clone()),
-                false => (&self.start, (0..self.start.dim(0)?).collect()),
-            };
-            self.cycle = Cycle::new(problem.placed(images, rng)?, chains, &self.settings);
-        }
-        let level = self.level(round, prior);
-        let seen = match self.seen.take() {
-            Some(seen) => seen,
-            None => problem.seen(&self.start.mean_keepdim(0)?)?,
+        let coarse = self.settings.is_coarse(place.round);
+        self.renew(place, coarse, prior.coarser(), problem, rng)?;
+        let coarser = prior.coarser().filter(|_| coarse);
+        let known = usize::from(coarser.is_some());
+        let view = match self.views[known].take() {
+            Some(view) => view,
+            None => View::of(problem, coarser, &self.start.mean_keepdim(0)?)?,
         };
-        let balances = *self
-            .balances
-            .get_or_insert_with(|| self.settings.balances() && problem.balanced(level).is_some());
-        let wide = self.settings.level(round) >= self.settings.balance_level;
-        let balanced = (balances && place.reheated && wide).then(|| problem.balanced(level)).flatten();
-        let moved = self.moved(place, &seen, balanced.as_ref().unwrap_or(problem), prior, rng)?;
-        self.seen = Some(seen);
-        let cycle = &mut self.cycle;
-        cycle.x = match moved.clean {
-            Some(clean) if !self.kept.is_due(round) => clean,
-            _ => draw_given_noisy(prior, &moved.z, level, self.settings.denoise, rng)?,
-        };
-        let fits = match balanced.is_some() {
-            true => problem.log_likelihood(&moved.z)?,
-            false => moved.log_density,
-        };
-        let log_likelihood = cycle.fits.observe(&fits)?;
-        cycle.z = Some(moved.z);
-        let parting = level > self.settings.restart.level * prior.data_std();
-        let [restarted, dropped] = self.check(place, balanced.is_some(), parting, problem, rng)?;
-        self.round += 1;
-        let mut metrics = vec![("level", level), ("log_likelihood", log_likelihood)];
-        metrics.extend(moved.metrics);
-        metrics.extend([("restarted", restarted), ("dropped", dropped)]);
-        Ok(Step { stage: "gibbs", metrics })
+        let level = prior.data_std() * self.settings.level(place.round);
+        let step = self.advance(place, &view.scene(problem, prior, coarser, level), rng);
+        self.views[known] = Some(view);
+        step
     }
 
     fn draws(&self) -> Result<Draws> {
@@ -245,7 +280,13 @@ impl Solver for Gibbs {
         self.pool = Pool::restore(&mut state)?;
         let all = self.start.dims().to_vec();
         let left = state.get("gibbs.chains").map_or(0, Tensor::elem_count);
-        let images = [&[left], &all[1..]].concat();
+        let images = match state.get("gibbs.x") {
+            // Chains in rounds of a coarser prior.
+            Some(x) if x.dims()[1..] == [all[1], all[2] / 2, all[3] / 2] => {
+                [&[left], &x.dims()[1..]].concat()
+            }
+            _ => [&[left], &all[1..]].concat(),
+        };
         let mut take = |name: &str, shape: &[usize]| take(&mut state, &format!("gibbs.{name}"), shape);
         let round = take("round", &[1])?.read_list::<i64>()?;
         self.round = round.first().map_or(0, |n| n.unsigned_abs() as usize);

@@ -38,7 +38,7 @@ const PART: usize = 1 << 15;
 pub(super) fn draw(
     problem: &Problem,
     covariance: &Covariance,
-    last: &Tensor,
+    last: Tensor,
     x: &Tensor,
     level: f64,
     rng: &mut Rng,
@@ -48,9 +48,9 @@ pub(super) fn draw(
     let voxels = planes * rows * columns;
     let dark = problem.predict(&x.narrow(0, 0, 1)?.zeros_like()?)?;
     let data = dark.elem_count();
-    let pull = (((x - last)? / (level * level))? + (rng.normals(x.dims(), &compute)? / level)?)?;
+    let pull = (((x - &last)? / (level * level))? + (rng.normals(x.dims(), &compute)? / level)?)?;
     let white = rng.normals(&[x.dim(0)?, data], &compute)?;
-    let joint = Tensor::cat(&[&last.flatten_from(1)?, &pull.flatten_from(1)?, &white], 1)?;
+    let joint = joined([last.flatten_from(1)?, pull.flatten_from(1)?, white])?;
     let [z, log_density, iterations] = by_parts(&joint, PART, |part| {
         let image = |start: usize| Ok(part.narrow(1, start, voxels)?.reshape(((), planes, rows, columns))?);
         let [from, pull]: [Result<Tensor>; 2] = [image(0), image(voxels)];
@@ -75,6 +75,11 @@ pub(super) fn draw(
     })?;
     let metrics = vec![("iterations", to_host(&iterations.mean_all()?)?[0])];
     Ok(Moved { z, clean: None, log_density, metrics })
+}
+
+/// Matrices side by side, which are dropped: large images leave no memory for both.
+fn joined(parts: [Tensor; 3]) -> Result<Tensor> {
+    Ok(Tensor::cat(&parts, 1)?)
 }
 
 /// Solves H x = `known` for each element of a batch by conjugate gradients, preconditioned by what H^-1 is about (Hestenes & Stiefel
@@ -143,7 +148,7 @@ mod tests {
         let mut rng = Rng::new(3);
         let many = images(x, 1).repeat((count, 1, 1, 1)).unwrap();
         let from = (&many + rng.normals(many.dims(), &compute).unwrap()).unwrap();
-        let Moved { z, metrics, .. } = draw(&problem, &known, &from, &many, level, &mut rng).unwrap();
+        let Moved { z, metrics, .. } = draw(&problem, &known, from, &many, level, &mut rng).unwrap();
         let [("iterations", iterations)] = metrics[..] else { panic!("{metrics:?}") };
         assert!((2.0..20.0).contains(&iterations), "{iterations}");
         let draws = DMatrix::from_vec(voxels, count, to_host(&z).unwrap());

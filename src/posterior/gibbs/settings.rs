@@ -20,6 +20,9 @@ pub struct GibbsSettings {
     /// Smallest r at which a reheated cycle balances what its noise does to data that are ratios or phases; the draws of cycles
     /// that begin anew are left out then. See [`crate::instrument::Likelihood::balanced`].
     pub balance_level: f64,
+    /// Smallest r at which chains live on half as many pixels along each side, if the prior knows a coarser one: a round costs a
+    /// quarter there. Without, they never do.
+    pub coarse_level: Option<f64>,
     /// Rounds of a cycle in which the coupling r falls; see [`GibbsSettings::level`].
     pub anneal: usize,
     /// Share of these rounds after which ln r falls slowest. Where it does, modes part: early, at a large r, they do so while the prior
@@ -57,6 +60,7 @@ impl Default for GibbsSettings {
             reheats: 3,
             reheat_level: 3.0,
             balance_level: 0.25,
+            coarse_level: None,
             anneal: 108,
             linger: 0.39,
             rounds: 4,
@@ -105,6 +109,18 @@ impl GibbsSettings {
         let (time, late) = (self.time(round), TAU * (self.linger - 0.5));
         let fallen = time + LINGER * ((TAU * time - late).sin() + late.sin()) / TAU;
         self.start_level * (self.final_level / self.start_level).powf(fallen)
+    }
+
+    /// Whether chains live on the pixels of a coarser prior, if there is one, in the given round of a cycle. Draws never do.
+    pub(super) fn is_coarse(&self, round: usize) -> bool {
+        round < self.anneal && self.coarse_level.is_some_and(|smallest| self.level(round) >= smallest)
+    }
+
+    /// Whether the round after `finished` ones has no z to go on from: the first of a cycle, or of those on the pixels of another
+    /// prior, if there is a `coarser` one.
+    pub(super) fn is_fresh(&self, finished: usize, coarser: bool) -> bool {
+        let Place { round, begins, .. } = self.place(finished);
+        begins || coarser && self.is_coarse(round) != self.is_coarse(round - 1)
     }
 
     /// Rounds of a whole fall.
@@ -168,6 +184,9 @@ impl GibbsSettings {
                 "balance_level",
                 "must not be negative; use 0.25, or more than reheat_level for no balance",
             );
+        }
+        if self.coarse_level.is_some_and(|smallest| smallest.is_nan() || smallest <= 0.0) {
+            return wrong("coarse_level", "must be positive; use 2.5, or null for never");
         }
         if !(0.0..=1.0).contains(&self.linger) {
             return wrong("linger", "must lie between 0 and 1; use 0.39");

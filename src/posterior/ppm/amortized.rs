@@ -183,7 +183,8 @@ impl Amortized {
         rng: &mut Rng,
     ) -> Result<Step> {
         let index = self.optimiser.steps();
-        let (decay, weight) = (self.settings.decay(index), setting.annealing.weight(index));
+        let (decay, weight) =
+            (PpmSettings::decay(index, self.settings.steps), setting.annealing.weight(index));
         let task = setting.simulated(problem, rng)?;
         let tracked = self.images(&task.known, self.settings.particles, rng)?;
         let (values, slope) = problem.of_data(&task.likelihoods, &tracked.detach())?;

@@ -8,6 +8,7 @@ mod generator;
 pub mod loss;
 mod mixture;
 mod particles;
+mod plateau;
 mod settings;
 mod stage;
 

@@ -13,8 +13,12 @@ pub struct PpmSettings {
     pub family: FamilySettings,
     /// Number of particles, the images that stand for the posterior; draws of q in each step of the other families.
     pub particles: usize,
-    /// Number of steps.
+    /// Largest number of steps.
     pub steps: usize,
+    /// Steps over which the objective, the bound on the divergence minus the expected log likelihood, is averaged: once such an
+    /// average is not lower than the one before by more than their scatter, the last third of the run begins. Without, it begins
+    /// after two thirds of the steps.
+    pub patience: Option<usize>,
     /// Steps of Heun's method that draw each particle from the prior.
     pub draw_steps: usize,
     /// Draws of the prior for each particle, of which as many as there are particles are chosen by their likelihood. The
@@ -94,6 +98,7 @@ impl Default for PpmSettings {
             family: FamilySettings::Particles,
             particles: 12,
             steps: 30,
+            patience: None,
             draw_steps: 18,
             candidates: 1,
             annealing: 1.0 / 3.0,
@@ -112,9 +117,9 @@ impl PpmSettings {
         (self.annealing * self.steps as f64).round() as usize
     }
 
-    /// All learning rates fall to a tenth over the last third of the run, so that the family comes to rest.
-    pub(super) fn decay(&self, step: usize) -> f64 {
-        let late = (step as f64 / self.steps as f64 - 2.0 / 3.0) * 3.0;
+    /// All learning rates fall to a tenth over the last third of a run of `steps` steps, so that the family comes to rest.
+    pub(super) fn decay(step: usize, steps: usize) -> f64 {
+        let late = (step as f64 / steps as f64 - 2.0 / 3.0) * 3.0;
         0.1f64.powf(late.max(0.0))
     }
 
@@ -127,6 +132,7 @@ impl PpmSettings {
         let checks = [
             (self.particles > 1, "particles", "needs at least 2; use 16"),
             (self.steps > 0, "steps", "needs at least 1; use 30"),
+            (self.patience.is_none_or(|patience| patience > 1), "patience", "needs at least 2 steps; use 20"),
             (self.draw_steps > 1, "draw_steps", "needs at least 2; use 18"),
             (self.candidates > 0, "candidates", "needs at least 1"),
             ((0.0..=1.0).contains(&self.annealing), "annealing", "must lie between 0 and 1"),
@@ -139,6 +145,10 @@ impl PpmSettings {
         ];
         match &self.family {
             FamilySettings::Generator(generator) => generator.validate()?,
+            FamilySettings::Amortized(_) if self.patience.is_some() => {
+                let problem = "is of one data set; a training on many has its number of steps";
+                return Err(Error::config("solver.matching.patience", problem));
+            }
             FamilySettings::Amortized(amortized) => amortized.generator().validate()?,
             FamilySettings::Particles | FamilySettings::Mixture(_) => {}
         }

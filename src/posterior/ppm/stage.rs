@@ -1,6 +1,6 @@
 //! The variational stage of Principled Posterior Matching: a family q descends on E_q\[-log p(y|x)\] + KL(q || p).
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::{
     Result,
@@ -13,6 +13,7 @@ use crate::{
             auxiliary::{Auxiliary, some},
             family::{Drawn, Family, family},
             loss::{Comparison, NoiseLevels},
+            plateau::Plateau,
             settings::{FamilySettings, PpmSettings},
         },
         restart,
@@ -42,6 +43,10 @@ pub struct Ppm {
     started: Option<(NoiseLevels, Annealing)>,
     /// Draws `[K, Z, Y, X]` of q after the latest step.
     drawn: Tensor,
+    /// Whether the objective rests; none if that does not matter.
+    plateau: Option<Plateau>,
+    /// Steps of the whole stage, fewer than its settings say once the objective rests.
+    steps: usize,
     compute: Compute,
 }
 
@@ -63,7 +68,9 @@ impl Ppm {
         };
         let [z, y, x] = prior.shape();
         let drawn = Tensor::zeros((settings.particles, z, y, x), compute.dtype, &compute.device)?;
-        Ok(Self { settings, family, optimiser, auxiliary, started: None, drawn, compute: compute.clone() })
+        let (plateau, steps) = (settings.patience.map(Plateau::new), settings.steps);
+        let (started, compute) = (None, compute.clone());
+        Ok(Self { settings, family, optimiser, auxiliary, started, drawn, plateau, steps, compute })
     }
 
     fn start(
@@ -98,6 +105,14 @@ impl Ppm {
         self.optimiser.restore(&state)
     }
 
+    /// Takes in the objective after `finished` steps. Where it rests, the learning rates' fall begins, a third of the whole stage.
+    fn rest(&mut self, finished: usize, objective: f64) {
+        let falls = 3 * finished >= 2 * self.steps;
+        if !falls && self.plateau.as_mut().is_some_and(|plateau| plateau.is_reached(objective)) {
+            self.steps = self.steps.min(finished + finished.div_ceil(2));
+        }
+    }
+
     fn learning_rate(&self) -> f64 {
         match &self.settings.family {
             FamilySettings::Generator(generator) => generator.learning_rate,
@@ -121,7 +136,7 @@ impl Ppm {
 
 impl Solver for Ppm {
     fn steps(&self) -> usize {
-        self.settings.steps
+        self.steps
     }
 
     fn step(&mut self, problem: &Problem, prior: &dyn Denoiser, rng: &mut Rng) -> Result<Step> {
@@ -158,7 +173,7 @@ impl Solver for Ppm {
         let weight = annealing.weight(index);
         let objective = (&matched.values - (&values * weight)?)?;
         let gradient = (matched.gradient - (slope * weight)?)?.detach();
-        let decay = self.settings.decay(index);
+        let decay = PpmSettings::decay(index, self.steps);
         let norm = self.descend(&drawn, &objective, &gradient, self.learning_rate() * decay)?;
         if let Some(auxiliary) = &mut self.auxiliary {
             // Particles of before the step: those that the comparison saw.
@@ -173,6 +188,9 @@ impl Solver for Ppm {
         self.started = Some((levels, annealing));
         self.drawn = self.family.sample(self.settings.particles, rng)?;
         let [divergence, log_likelihood] = averages([&matched.values, &values], drawn.weights.as_ref())?;
+        if weight == 1.0 {
+            self.rest(index + 1, divergence - log_likelihood);
+        }
         let metrics = vec![
             (self.settings.distance.metric(), divergence),
             ("log_likelihood", log_likelihood),
@@ -201,6 +219,10 @@ impl Solver for Ppm {
             let weights = send(annealing.log_weights.as_slice(), device)?;
             state.insert("ppm.log_weights".into(), weights);
         }
+        if let Some(plateau) = &self.plateau {
+            state.insert("ppm.objective".into(), plateau.state()?);
+            state.insert("ppm.steps".into(), Tensor::new(&[self.steps as i64], &Device::Cpu)?);
+        }
         Ok(state)
     }
 
@@ -211,6 +233,12 @@ impl Solver for Ppm {
         self.optimiser.restore(&part(&state, "ppm.optimiser."))?;
         if let Some(auxiliary) = &mut self.auxiliary {
             auxiliary.restore(&part(&state, "ppm.auxiliary."))?;
+        }
+        if let Some(plateau) = &mut self.plateau {
+            let count = state.get("ppm.objective").map_or(0, Tensor::elem_count);
+            plateau.restore(&take(&mut state, "ppm.objective", &[count])?)?;
+            let steps = take(&mut state, "ppm.steps", &[1])?.read_list::<i64>()?;
+            self.steps = steps[0].unsigned_abs() as usize;
         }
         let levels = NoiseLevels { smallest: range[0], largest: range[1], data_std: range[2] };
         self.started = Some((levels, Annealing::resume(range[3], self.settings.rising(), weights)));
