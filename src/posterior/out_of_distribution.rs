@@ -65,7 +65,7 @@ impl OutOfDistribution {
                 losses(prior, images, level, &mut rng.stream(name, number as u64), compute)
             };
             let (own, theirs) = (of(&own, "own")?, of(&samples, "samples")?);
-            let least = LEAST * mean(&own.iter().map(|loss| loss.found).collect::<Vec<_>>());
+            let least = least(&own);
             let ratios =
                 |losses: &[Loss]| losses.iter().map(|loss| loss.log_ratio(least)).collect::<Vec<_>>();
             let (own, theirs) = (ratios(&own), ratios(&theirs));
@@ -121,7 +121,7 @@ pub fn log_losses(prior: &dyn Denoiser, images: &Tensor, rng: &Rng, compute: &Co
             let part = images.narrow(0, start, size.min(count - start))?;
             all.extend(losses(prior, &part, level, &mut rng, compute)?);
         }
-        let least = LEAST * mean(&all.iter().map(|loss| loss.found).collect::<Vec<_>>());
+        let least = least(&all);
         for (sum, loss) in sums.iter_mut().zip(all) {
             *sum += loss.log_ratio(least) / LEVELS.len() as f64;
         }
@@ -135,6 +135,11 @@ struct Loss {
     found: f64,
     /// s^2 tr dD/dz, estimated by s n (D(x + s n) - D(x - s n)) / 2.
     expected: f64,
+}
+
+/// The smallest loss that counts beside these.
+fn least(losses: &[Loss]) -> f64 {
+    LEAST * mean(&losses.iter().map(|loss| loss.found).collect::<Vec<_>>())
 }
 
 impl Loss {

@@ -4,21 +4,33 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use antumbra::{
     Error,
     compute::Compute,
-    instrument::exact::projection,
+    grid::Grid,
+    instrument::{
+        Problem,
+        exact::{Projection, projection},
+    },
     posterior::{
-        Draws, SolverSettings, Step,
+        Draws, Solver, SolverSettings, Step,
+        gibbs::{Gibbs, GibbsSettings},
         run::{Enough, Observer, RunSettings, run},
     },
-    prior::mixture::{Component, Mixture},
+    prior::{
+        Pyramid, Scaling,
+        gaussian::Gaussian,
+        mixture::{Component, Mixture},
+    },
     rng::Rng,
 };
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 
 /// Sets the stop flag once `after` steps are done.
 struct StopAfter<'a> {
@@ -175,6 +187,51 @@ fn a_run_ends_once_its_draws_are_worth_enough() {
     let (few, more, all) = (draws(4.0), draws(30.0), draws(1e6));
     println!("{few} {more} {all}");
     assert!(few >= 40 && few < more && more < all && all == 3 * 60, "{few} {more} {all}");
+}
+
+/// Chains that live on half as many pixels for some rounds, saved and restored after every one.
+#[test]
+fn gibbs_that_begins_on_coarser_pixels() {
+    let compute = Compute::cpu();
+    let white = |side: usize| {
+        let pixels = side * side;
+        Box::new(Gaussian::diagonal(vec![0.0; pixels], vec![1.0; pixels], [1, side, side], &compute).unwrap())
+    };
+    let prior = Pyramid::new(white(4), white(2), Scaling::IDENTITY).unwrap();
+    let problem = projection(&[vec![0.25; 16]], &[1.0], 0.3, &compute).unwrap();
+    let grid = Grid::sky(4, 1e-9).unwrap();
+    let matrix = compute.tensor(vec![0.25; 16], &[1, 16]).unwrap();
+    let problem = Problem { forward: Arc::new(Projection { grid, matrix }), ..problem };
+    let settings = GibbsSettings {
+        cycles: 2,
+        reheats: 1,
+        anneal: 12,
+        rounds: 2,
+        coarse_level: Some(1.0),
+        ..GibbsSettings::default()
+    };
+    let new = || {
+        let start = Rng::new(2).normals(&[3, 1, 4, 4], &compute).unwrap();
+        Gibbs::new(settings.clone(), start).unwrap()
+    };
+    let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let (mut whole, mut broken, mut sides) = (new(), new(), BTreeSet::new());
+    for step in 0..whole.steps() {
+        let rng = || Rng::new(5).stream("step", step as u64);
+        whole.step(&problem, &prior, &mut rng()).unwrap();
+        let mut next = new();
+        if step > 0 {
+            next.restore(broken.state().unwrap()).unwrap();
+        }
+        next.step(&problem, &prior, &mut rng()).unwrap();
+        broken = next;
+        let [ours, theirs] = [&whole, &broken].map(|gibbs| gibbs.state().unwrap().remove("gibbs.x").unwrap());
+        sides.insert(ours.dim(3).unwrap());
+        assert_eq!(values(&ours), values(&theirs), "after round {step}");
+    }
+    assert_eq!(Vec::from_iter(sides), [2, 4]);
+    let [ours, theirs] = [whole, broken].map(|gibbs| values(&gibbs.draws().unwrap().images));
+    assert!(!ours.is_empty() && ours == theirs);
 }
 
 /// Matching whose objective rests ends before its last step, and its correction follows.
