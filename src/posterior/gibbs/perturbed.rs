@@ -67,7 +67,7 @@ pub(super) fn draw(
             };
             Ok((value_and_gradient(v, light)?.1 + (v / (level * level))?)?)
         };
-        let (change, iterations) = solve(precision, |v| covariance.times(v), &known, ERROR * data as f64)?;
+        let (change, iterations) = solve(precision, |v| covariance.times(v), known, ERROR * data as f64)?;
         let end = (from + change)?;
         let log_density = problem.log_likelihood(&end)?;
         let iterations = compute_of(x).tensor(vec![iterations as f64; part.dim(0)?], &[part.dim(0)?])?;
@@ -87,14 +87,13 @@ fn joined(parts: [Tensor; 3]) -> Result<Tensor> {
 fn solve(
     precision: impl Fn(&Tensor) -> Result<Tensor>,
     covariance: impl Fn(&Tensor) -> Result<Tensor>,
-    known: &Tensor,
+    known: Tensor,
     error: f64,
 ) -> Result<(Tensor, usize)> {
     let mut x = known.zeros_like()?;
-    let mut residual = known.clone();
-    let mut raised = covariance(&residual)?;
-    let mut left = product(&residual, &raised)?;
-    let mut way = raised.clone();
+    let mut residual = known;
+    let mut way = covariance(&residual)?;
+    let mut left = product(&residual, &way)?;
     for iteration in 0..LONGEST {
         if left.iter().all(|left| *left < error) {
             return Ok((x, iteration));
@@ -102,14 +101,15 @@ fn solve(
         let bent = precision(&way)?;
         let ratios = |above: &[f64], below: &[f64]| {
             let ratio = |(above, below): (&f64, &f64)| if *below > 0.0 { above / below } else { 0.0 };
-            per_chain(above.iter().zip(below).map(ratio).collect(), known)
+            per_chain(above.iter().zip(below).map(ratio).collect(), &way)
         };
         let length = ratios(&left, &product(&way, &bent)?)?;
         x = (x + way.broadcast_mul(&length)?)?;
         residual = (residual - bent.broadcast_mul(&length)?)?;
-        raised = covariance(&residual)?;
+        drop(bent);
+        let raised = covariance(&residual)?;
         let now = product(&residual, &raised)?;
-        way = (&raised + way.broadcast_mul(&ratios(&now, &left)?)?)?;
+        way = (raised + way.broadcast_mul(&ratios(&now, &left)?)?)?;
         left = now;
     }
     Ok((x, LONGEST))
