@@ -44,7 +44,8 @@ pub(super) struct RunArguments {
     /// Any setting by its dotted path, for example solver.correction.gibbs.rounds=200; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Leave data out of the fit and test the samples on them: a fraction (0.1), a station (AZ) or a baseline (AA-AZ)
+    /// Leave data out of the fit and test the samples on them: a fraction (0.1), of visibilities also a station (AZ)
+    /// or a baseline (AA-AZ)
     #[arg(long, value_name = "WHAT")]
     hold_out: Option<String>,
     /// Draw no figures
@@ -64,7 +65,7 @@ impl RunArguments {
     pub(super) fn layers(&self, input: &Path) -> Result<Layers> {
         let run_file = is_yaml(input).then(|| config::read_yaml(input)).transpose()?;
         let named = run_file.as_ref().and_then(|run| run.get("data")).and_then(Value::as_str).map(Path::new);
-        match if run_file.is_some() { named } else { Some(input) } {
+        let (mut layers, section) = match if run_file.is_some() { named } else { Some(input) } {
             Some(data) if recognise(data)?.is_some() => {
                 let Metadata { shape, voxel, .. } = Stack::open(data)?.metadata;
                 // What is known of the stack decides about the defaults of the rest.
@@ -73,10 +74,15 @@ impl RunArguments {
                 let pitch = told.stack.known_pitch(voxel, None)?;
                 let voxels = told.microscope.most_voxels([shape.z, shape.y, shape.x], pitch);
                 let volume = shape.z > 1 && told.microscope.sim.is_none();
-                self.above(&Settings::for_stacks(voxels, volume), input, run_file.as_ref())
+                (self.above(&Settings::for_stacks(voxels, volume), input, run_file.as_ref())?, "stack")
             }
-            _ => self.above(&Settings::default(), input, run_file.as_ref()),
+            _ => (self.above(&Settings::default(), input, run_file.as_ref())?, "vlbi"),
+        };
+        if let Some(what) = &self.hold_out {
+            let what = what.parse::<f64>().map_or_else(|_| json!(what), |fraction| json!(fraction));
+            layers.merge(json!({ section: { "hold_out": what } }), "flag");
         }
+        Ok(layers)
     }
 
     /// All layers above `defaults`.
@@ -116,13 +122,6 @@ impl RunArguments {
         put("device", self.device.as_ref().map(|name| json!(name)));
         put("threads", self.threads.map(|count| json!(count)));
         put("plots", self.no_plots.then_some(json!(false)));
-        put(
-            "vlbi",
-            self.hold_out.as_ref().map(|what| {
-                let what = what.parse::<f64>().map_or_else(|_| json!(what), |fraction| json!(fraction));
-                json!({ "hold_out": what })
-            }),
-        );
         put("stack", (!self.voxel.is_empty()).then(|| json!({ "voxel": self.voxel })));
         Value::Object(flags)
     }

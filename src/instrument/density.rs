@@ -40,7 +40,7 @@ pub trait Density: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Whitened residuals, one per datum.
+    /// Whitened residuals, one per datum; see [`Likelihood::residuals`].
     fn residuals(&self, predicted: &[f64]) -> Vec<f64>;
 
     /// Chi-square per datum by the field's usual definition.
@@ -72,6 +72,11 @@ pub trait Density: Send + Sync + 'static {
 
     /// See [`Likelihood::information`].
     fn information(&self, _predicted: &[f64]) -> Option<Vec<f64>> {
+        None
+    }
+
+    /// See [`Likelihood::variances`].
+    fn variances(&self, _predicted: &[f64]) -> Option<Vec<f64>> {
         None
     }
 
@@ -121,6 +126,14 @@ impl<D: Density> Data<D> {
         let shape = (rows.len(), rows.first().map_or(0, Vec::len));
         let tensor = Tensor::from_vec(rows.concat(), shape, &Device::Cpu)?;
         Ok(tensor.to_dtype(predicted.dtype())?.transfer(predicted.device())?)
+    }
+
+    /// What `of` makes of every image's prediction, a value for each predicted number; none where it makes none.
+    fn each(&self, predicted: &Tensor, of: impl Fn(&[f64]) -> Option<Vec<f64>>) -> Result<Option<Tensor>> {
+        let values = self.host(predicted)?;
+        let size = self.density.prediction().iter().product();
+        let rows: Option<Vec<_>> = values.chunks_exact(size).map(of).collect();
+        rows.map(|rows| compute_of(predicted).tensor(rows.concat(), predicted.dims())).transpose()
     }
 }
 
@@ -199,11 +212,11 @@ impl<D: Density> Likelihood for Data<D> {
     }
 
     fn information(&self, predicted: &Tensor) -> Result<Option<Tensor>> {
-        let values = self.host(predicted)?;
-        let size = self.density.prediction().iter().product();
-        let rows: Option<Vec<_>> =
-            values.chunks_exact(size).map(|row| self.density.information(row)).collect();
-        rows.map(|rows| compute_of(predicted).tensor(rows.concat(), predicted.dims())).transpose()
+        self.each(predicted, |predicted| self.density.information(predicted))
+    }
+
+    fn variances(&self, predicted: &Tensor) -> Result<Option<Tensor>> {
+        self.each(predicted, |predicted| self.density.variances(predicted))
     }
 
     fn values(&self) -> Option<Vec<f64>> {

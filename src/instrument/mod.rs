@@ -5,6 +5,7 @@ mod coarse;
 pub mod density;
 pub mod exact;
 pub mod file;
+pub mod held_out;
 mod information;
 mod linear;
 pub mod microscope;
@@ -74,7 +75,7 @@ pub trait Likelihood: Send + Sync {
     /// Name of the data product, as in `diagnostics.json`.
     fn name(&self) -> &'static str;
 
-    /// Number of real data.
+    /// Number of real data; what is left out of the fit does not count.
     fn count(&self) -> usize;
 
     /// True if it is computed in host memory, in double precision, wherever the prediction lies.
@@ -96,7 +97,8 @@ pub trait Likelihood: Send + Sync {
         value_and_gradient(predicted, |predicted| self.log_prob(predicted))
     }
 
-    /// Whitened residuals `[B, count]`: independent with unit variance if the model is right.
+    /// Whitened residuals `[B, count]`: independent with unit variance if the model is right. Of a camera `[B, M]`, 0
+    /// where a pixel is left out of the fit.
     ///
     /// # Errors
     /// A prediction of another shape.
@@ -154,6 +156,14 @@ pub trait Likelihood: Send + Sync {
     /// # Errors
     /// A prediction of another shape.
     fn information(&self, _predicted: &Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
+    /// Variance `[B, M]` of the noise around each predicted number, if data are measured one by one and it is known.
+    ///
+    /// # Errors
+    /// A prediction of another shape.
+    fn variances(&self, _predicted: &Tensor) -> Result<Option<Tensor>> {
         Ok(None)
     }
 

@@ -23,8 +23,8 @@ const WORST: f64 = 30.0;
 /// # Errors
 /// The figure cannot be drawn.
 pub fn beds(rows: &[Row]) -> Result<Figure> {
-    let beds = distinct(rows.iter().map(|row| row.bed));
-    let solvers = distinct(rows.iter().map(|row| row.solver).filter(|name| *name != "exact"));
+    let beds = distinct(rows.iter().map(|row| row.bed.as_str()));
+    let solvers = distinct(rows.iter().map(|row| row.solver.as_str()).filter(|name| *name != "exact"));
     let width = LEFT + CELL[0] * beds.len() as f64 + 6.0;
     let height = TOP + CELL[1] * solvers.len() as f64 + 6.0;
     let svg = canvas::draw(width, height, |canvas| {

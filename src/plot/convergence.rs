@@ -23,8 +23,8 @@ const NAMES: f64 = 76.0;
 /// # Errors
 /// The figure cannot be drawn.
 pub fn convergence(rows: &[Row]) -> Result<Figure> {
-    let beds = super::beds::distinct(rows.iter().map(|row| row.bed));
-    let solvers = super::beds::distinct(rows.iter().map(|row| row.solver));
+    let beds = super::beds::distinct(rows.iter().map(|row| row.bed.as_str()));
+    let solvers = super::beds::distinct(rows.iter().map(|row| row.solver.as_str()));
     let svg = canvas::draw(COLUMN + NAMES, (HEIGHT + ROOM) * beds.len() as f64, |canvas| {
         for (index, bed) in beds.iter().enumerate() {
             let top = 16.0 + (HEIGHT + ROOM) * index as f64;

@@ -123,6 +123,12 @@ pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
+/// Unbiased variance of at least two values.
+pub(crate) fn variance(values: &[f64]) -> f64 {
+    let centre = mean(values);
+    values.iter().map(|value| (value - centre).powi(2)).sum::<f64>() / (values.len() as f64 - 1.0)
+}
+
 /// Variance within chains, and the pooled estimate of the marginal variance: one-way analysis of variance with the
 /// effective group size (N - sum n_i^2 / N) / (k - 1) of k unequal groups.
 fn variances(chains: &Chains) -> (f64, f64) {

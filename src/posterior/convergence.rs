@@ -1,6 +1,7 @@
 //! How well chains agree, and how many independent draws theirs are worth.
 
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::{chains, draws::Draws};
 use crate::{
@@ -16,7 +17,8 @@ const BLOCKS: usize = 8;
 const PART: usize = 1 << 15;
 
 /// The worst of all functionals: the sum over all pixels, means of blocks, and the log likelihood.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Convergence {
     /// Largest R-hat, between chains, between the draws that all chains made at the same time, and between joined runs.
     pub rhat_max: Option<f64>,

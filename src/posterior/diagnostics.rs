@@ -9,7 +9,7 @@ use super::{convergence::Convergence, draws::Draws, modes::Modes, out_of_distrib
 use crate::{
     Result,
     features::Interval,
-    instrument::{Problem, vlbi::held_out::Foretold},
+    instrument::{Problem, held_out::Foretold},
     quantile::quantile,
     tensor::to_host,
 };
@@ -34,13 +34,9 @@ pub struct Diagnostics {
     pub samples: usize,
     /// Number of chains that drew them.
     pub chains: usize,
-    /// Largest R-hat over the functionals of [`Convergence`] and the log likelihood, between chains, between the draws
-    /// that all chains made at the same time (restarts make chains alike, but not the times), and between joined runs.
-    pub rhat_max: Option<f64>,
-    /// Smallest effective sample size over the same functionals, centre of the distribution.
-    pub ess_bulk_min: Option<f64>,
-    /// The same for the 5 % and 95 % quantiles.
-    pub ess_tail_min: Option<f64>,
+    /// How well the chains agree, and what their draws are worth.
+    #[serde(flatten)]
+    pub convergence: Convergence,
     /// Lower bound on KL(q || p) of the variational stage, nats.
     pub kl_bound: Option<f64>,
     /// Chi-square per datum by data product.
@@ -101,13 +97,10 @@ impl Diagnostics {
     /// Images of another shape, or those of the problem.
     pub fn of(problem: &Problem, draws: &Draws) -> Result<Self> {
         let (chi2, likelihood) = fit(problem, &draws.images)?;
-        let Convergence { rhat_max, ess_bulk_min, ess_tail_min } = Convergence::of(draws, &likelihood)?;
         let mut found = Self {
             samples: draws.len(),
             chains: draws.chains(),
-            rhat_max,
-            ess_bulk_min,
-            ess_tail_min,
+            convergence: Convergence::of(draws, &likelihood)?,
             chi2,
             modes: Some(Modes::of(&draws.images, &draws.chain)?),
             ..Self::default()
@@ -128,7 +121,7 @@ impl Diagnostics {
 
     /// Says so if the samples are worth fewer independent ones than `wanted`.
     pub fn hold_against(&mut self, wanted: f64) {
-        let found = self.ess_bulk_min.unwrap_or(0.0).min(self.ess_tail_min.unwrap_or(0.0));
+        let found = self.convergence.effective();
         if found < wanted {
             self.warnings.push(format!(
                 "the samples are worth {found:.0} independent ones, fewer than the {wanted:.0} that were asked for; give the solver more cycles"
@@ -137,7 +130,7 @@ impl Diagnostics {
     }
 
     fn warn(&mut self, lost: &[bool]) {
-        if let Some(rhat) = self.rhat_max.filter(|rhat| *rhat > RHAT_LIMIT) {
+        if let Some(rhat) = self.convergence.rhat_max.filter(|rhat| *rhat > RHAT_LIMIT) {
             self.warnings.push(format!(
                 "chains disagree: R-hat {rhat:.3} is above {RHAT_LIMIT}; run longer before trusting the spread"
             ));

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Result,
     compute::Compute,
-    posterior::chains::mean,
+    posterior::chains::{mean, variance},
     prior::{Denoiser, draw, reverse::denoised},
     rng::Rng,
     tensor::to_host,
@@ -70,9 +70,7 @@ impl OutOfDistribution {
                 |losses: &[Loss]| losses.iter().map(|loss| loss.log_ratio(least)).collect::<Vec<_>>();
             let (own, theirs) = (ratios(&own), ratios(&theirs));
             let centre = mean(&own);
-            let variance =
-                own.iter().map(|loss| (loss - centre).powi(2)).sum::<f64>() / (own.len() - 1) as f64;
-            let error = (variance * (1.0 + 1.0 / own.len() as f64)).sqrt().max(f64::MIN_POSITIVE);
+            let error = (variance(&own) * (1.0 + 1.0 / own.len() as f64)).sqrt().max(f64::MIN_POSITIVE);
             found.noise_levels.push(level);
             found.z.push((mean(&theirs) - centre) / error);
         }

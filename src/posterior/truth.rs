@@ -18,27 +18,26 @@ pub enum Alignment {
     Shift,
 }
 
-/// Compares samples `[S, 1, Y, X]` with `truth` `[1, Y, X]`, both in the image unit.
+/// Compares samples `[S, Z, Y, X]` with `truth` `[Z, Y, X]`, both in the image unit.
 ///
-/// PSNR and SSIM (Wang et al. 2004; Gaussian window of 1.5 pixels) take the truth's peak as data range and judge the
-/// mean of the samples; coverage and score are over pixels on source.
+/// PSNR and SSIM (Wang et al. 2004; Gaussian window of 1.5 pixels, mean over planes) take the truth's peak as data range and judge
+/// the mean of the samples; coverage and score are over pixels on source.
 ///
 /// # Errors
-/// Shapes that differ, or a truth without positive pixels.
+/// Shapes that differ, a truth without positive pixels, or several planes that are to be moved.
 pub fn compare(samples: &Tensor, truth: &Tensor, alignment: Alignment) -> Result<Truth> {
-    let ([count, 1, rows, columns], [1, ..]) = (samples.dims(), truth.dims()) else {
-        return Err(differ(samples, truth));
-    };
-    if truth.dims()[1..] != [*rows, *columns] || *count == 0 {
+    let (count, planes, rows, columns) = samples.dims4()?;
+    if truth.dims() != [planes, rows, columns] || count == 0 || (planes > 1 && alignment == Alignment::Shift)
+    {
         return Err(differ(samples, truth));
     }
-    let shape = [*rows, *columns];
+    let shape = [rows, columns];
     let truth = to_host(truth)?;
     let peak = truth.iter().copied().fold(0.0, f64::max);
     if !(peak.is_finite() && peak > 0.0) {
         return Err(Error::config("--truth", "the image has no positive pixel"));
     }
-    let mut samples: Vec<Vec<f64>> = to_host(samples)?.chunks(rows * columns).map(<[f64]>::to_vec).collect();
+    let mut samples: Vec<Vec<f64>> = to_host(samples)?.chunks(truth.len()).map(<[f64]>::to_vec).collect();
     if alignment == Alignment::Shift {
         let onto = Reference::new(&truth, shape);
         samples.iter_mut().for_each(|sample| *sample = onto.align(sample));
@@ -57,9 +56,11 @@ pub fn compare(samples: &Tensor, truth: &Tensor, alignment: Alignment) -> Result
         score += crps(&column, value);
         pixels += 1.0;
     }
+    let pairs = mean.chunks(rows * columns).zip(truth.chunks(rows * columns));
+    let ssim_of_planes: f64 = pairs.map(|(mean, truth)| ssim(mean, truth, shape, peak)).sum();
     Ok(Truth {
         psnr_db: (error > 0.0).then(|| 10.0 * (peak * peak / error).log10()),
-        ssim: Some(ssim(&mean, &truth, shape, peak)),
+        ssim: Some(ssim_of_planes / planes as f64),
         coverage_68: Some(inside[0] / pixels),
         coverage_95: Some(inside[1] / pixels),
         crps: Some(score / pixels),
@@ -169,6 +170,21 @@ mod tests {
         };
         let found = ssim(&image(0.0), &image(0.4), [24, 20], 2.0);
         assert!((found - 0.7860919875186111).abs() < 1e-7, "{found}");
+    }
+
+    /// Planes count alike: two that are both as similar as one alone.
+    #[test]
+    fn planes_are_compared_together() {
+        let compute = Compute::cpu_f64();
+        let draws = (Rng::new(3).normals(&[20, 1, 16, 16], &compute).unwrap() + 5.0).unwrap();
+        let truth = (Rng::new(4).normals(&[1, 16, 16], &compute).unwrap() + 5.0).unwrap();
+        let twice = |x: &Tensor, axis: usize| Tensor::cat(&[x, x], axis).unwrap();
+        let one = compare(&draws, &truth, Alignment::None).unwrap();
+        let two = compare(&twice(&draws, 1), &twice(&truth, 0), Alignment::None).unwrap();
+        assert!((one.ssim.unwrap() - two.ssim.unwrap()).abs() < 1e-12);
+        assert!((one.psnr_db.unwrap() - two.psnr_db.unwrap()).abs() < 1e-9);
+        assert_eq!(one.coverage_68, two.coverage_68);
+        assert!(compare(&twice(&draws, 1), &twice(&truth, 0), Alignment::Shift).is_err());
     }
 
     #[test]

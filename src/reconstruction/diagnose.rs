@@ -88,7 +88,7 @@ pub fn draw(root: &Path) -> Result<Vec<Figure>> {
     let cube = cube_hdf5::read(&directory.file("posterior.h5"))?;
     let diagnostics: Diagnostics = manifest::read_json(&directory.diagnostics())?;
     let made: Manifest = manifest::read_json(&directory.file("manifest.json"))?;
-    let traces = Traces { rhat: diagnostics.rhat_max, ..Traces::read(&directory.metrics())? };
+    let traces = Traces { rhat: diagnostics.convergence.rhat_max, ..Traces::read(&directory.metrics())? };
     let mut run = Reconstruction::prepare(settings)?;
     let draws = draws(&mut run, &directory)?.thinned(run.settings.samples)?;
     let drawn = Drawn { cube: &cube, draws: &draws, problem: &run.problem, traces: &traces };

@@ -1,7 +1,7 @@
 //! How much memory a run takes, predicted from the sizes of its images.
 
 /// Images that each chain holds: its state, and what a step makes of it on the way.
-const CHAIN: usize = 11;
+const CHAIN: usize = 12;
 /// Images that each thread adds, which works on one chain at a time: conjugate gradients, transforms, tiles.
 const THREAD: usize = 8;
 /// Copies of each draw: as it was kept, put together, and shown.

@@ -152,9 +152,19 @@ fn difference(here: &Value, there: &Value, path: &str) -> Option<[String; 3]> {
 
 /// Refuses runs that are not independent runs of one problem; gives back what they consist of.
 fn independent(shards: &[Shard]) -> Result<Vec<Merged>> {
-    if let Some(HoldOut::Fraction(_)) = shards[0].settings.vlbi.hold_out {
-        let problem = "the seed chose what each run leaves out, so they fit different data; name a station or a baseline";
-        return Err(Error::format(shards[0].directory.root(), "vlbi.hold_out", problem));
+    let Settings { vlbi, stack, .. } = &shards[0].settings;
+    let by_chance = [
+        (
+            "vlbi.hold_out",
+            matches!(vlbi.hold_out, Some(HoldOut::Fraction(_))),
+            "name a station or a baseline",
+        ),
+        ("stack.hold_out", stack.hold_out != 0.0, "fit all data, or give one run more chains"),
+    ];
+    if let Some((place, _, remedy)) = by_chance.into_iter().find(|(_, chosen, _)| *chosen) {
+        let problem =
+            format!("the seed chose what each run leaves out, so they fit different data; {remedy}");
+        return Err(Error::format(shards[0].directory.root(), place, problem));
     }
     let mut runs: Vec<Merged> = Vec::new();
     for shard in shards {

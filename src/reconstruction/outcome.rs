@@ -46,7 +46,7 @@ impl Outcome {
         let traces = Traces::read(&directory.metrics())?;
         let mut diagnostics = checks(run, &draws, &traces)?;
         watch.lap("diagnostics");
-        let traces = Traces { rhat: diagnostics.rhat_max, ..traces };
+        let traces = Traces { rhat: diagnostics.convergence.rhat_max, ..traces };
         let drawn = Drawn { cube: &cube, draws: &draws, problem: &run.problem, traces: &traces };
         let figures = take(&mut diagnostics, run.subject.findings(&drawn, run.settings.plots)?);
         manifest::write_json(&diagnostics, &directory.diagnostics())?;
@@ -181,9 +181,9 @@ pub fn summary(diagnostics: &Diagnostics) -> String {
         format!("{} samples of {} chains", diagnostics.samples, diagnostics.chains),
         format!(
             "R-hat {}, effective sample size {} (tails {})",
-            number(diagnostics.rhat_max),
-            number(diagnostics.ess_bulk_min),
-            number(diagnostics.ess_tail_min)
+            number(diagnostics.convergence.rhat_max),
+            number(diagnostics.convergence.ess_bulk_min),
+            number(diagnostics.convergence.ess_tail_min)
         ),
     ];
     let fits = diagnostics.chi2.iter();

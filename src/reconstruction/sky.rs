@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use candle_core::Tensor;
 use ndarray::{Array3, Array4, Axis};
 
-use super::{Directory, Drawn, Findings, Prepared, Settings, Subject, TrueImage, subject::pixels};
+use super::{
+    Directory, Drawn, Findings, Prepared, Settings, Subject, TrueImage,
+    subject::{not_foretold, pixels},
+};
 use crate::{
     Error, Result,
     calibration::{Functional, Kind},
@@ -18,9 +21,10 @@ use crate::{
     grid::Grid,
     instrument::{
         Likelihood, Problem,
+        held_out::Foretold,
         vlbi::{
             Observation, Vlbi,
-            held_out::{self, Baselines, Foretold},
+            held_out::{self, Baselines},
             problem::{self, DataProduct, IntraSite},
             replica::Replica,
         },
@@ -37,9 +41,6 @@ use crate::{
     units::MICROARCSECOND,
 };
 
-/// Mean square of data minus prediction over noise and spread above which the samples do not foretell the data.
-const WRONG: f64 = 2.5;
-
 /// An observation of the sky.
 pub(super) struct Sky {
     /// The file's data as they are, without what is held out.
@@ -54,6 +55,10 @@ pub(super) struct Sky {
 
 /// Reads a UVFITS file and sets up its problem and prior.
 pub(super) fn prepare(settings: &Settings, prior: &Prior, compute: &Compute) -> Result<Prepared> {
+    if settings.stack.hold_out != 0.0 {
+        let problem = "leaves out camera pixels, of which visibilities have none; set vlbi.hold_out instead";
+        return Err(Error::config("stack.hold_out", problem));
+    }
     let data = settings.data()?;
     let mut observation = uvfits::read(data)?.observation(data)?;
     let mut complete = None;
@@ -194,14 +199,7 @@ impl Subject for Sky {
         };
         let figures = if figures { drawn.draw()? } else { Vec::new() };
         let mut warnings = ring.warnings();
-        for (product, foretold) in held_out.iter().flatten() {
-            if foretold.predictive > WRONG {
-                warnings.push(format!(
-                    "data left out of the fit are not foretold: {product} is off by {:.1} times noise and spread",
-                    foretold.predictive.sqrt()
-                ));
-            }
-        }
+        warnings.extend(not_foretold(held_out.as_ref()));
         let shown = ring.count() as f64 / ring.rings.len().max(1) as f64;
         let occupancy = [("ring".to_string(), shown)].into();
         Ok(Findings { features, occupancy, held_out, warnings, figures })

@@ -11,7 +11,7 @@ use crate::{
     calibration::{Functional, Kind},
     features::{Interval, blurred::Blurred},
     grid::Grid,
-    instrument::{Likelihood, Problem, vlbi::held_out::Foretold},
+    instrument::{Likelihood, Problem, held_out::Foretold},
     io::cube::{Cube, Frame},
     plot::{Figure, Traces},
     posterior::{Draws, truth::Alignment},
@@ -91,6 +91,21 @@ pub struct Findings {
     pub warnings: Vec<String>,
     /// The drawings.
     pub figures: Vec<Figure>,
+}
+
+/// Mean square of data minus prediction over noise and spread above which samples do not foretell the data.
+const WRONG: f64 = 2.5;
+
+/// Warnings of the data products left out of the fit that the samples do not foretell.
+pub(super) fn not_foretold(held_out: Option<&BTreeMap<String, Foretold>>) -> Vec<String> {
+    let wrong = held_out.into_iter().flatten().filter(|(_, foretold)| foretold.predictive > WRONG);
+    let said = wrong.map(|(product, foretold)| {
+        let off = foretold.predictive.sqrt();
+        format!(
+            "data left out of the fit are not foretold: {product} is off by {off:.1} times noise and spread"
+        )
+    });
+    said.collect()
 }
 
 /// Adds the blurred pixels of images `[Y, X]` to their functionals.

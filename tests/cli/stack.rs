@@ -117,6 +117,9 @@ fn every_channel_gets_a_posterior_on_the_finer_grid_with_its_name_and_wavelength
             (cube.samples.shape(), cube.unit.as_str()),
             (&[4, 1, 64, 64][..], "photo-electrons per voxel")
         );
+        let samples = Stack::open(&part.join("samples.ome.tif")).unwrap().metadata;
+        assert_eq!(samples.shape.sizes(), [4, 1, 1, 64, 64]);
+        assert!((samples.voxel[2].unwrap() / 5e-8 - 1.0).abs() < 1e-6);
         let features = &json(&part.join("diagnostics.json"))["features"];
         let light = features["light_of_data"]["median"].as_f64().unwrap();
         // 200 e- times pi times 5 pixels.
@@ -172,9 +175,58 @@ fn what_a_stack_lacks_is_named_with_the_flag_that_gives_it() {
     assert!(output.status.success(), "{}", stderr(&output));
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(told.contains("2 times 32 chains") && told.contains("GiB of memory"), "{told}");
+    let pixels = |voxel: &str| antumbra(folder.path(), &[&given[..], &[voxel]].concat());
+    let output = pixels("130 nm,130 nm");
+    assert!(output.status.success() && stderr(&output).contains("undersample"), "{}", stderr(&output));
+    let output = pixels("600 nm,600 nm");
+    assert!(output.status.code() == Some(2) && stderr(&output).contains("binning"), "{}", stderr(&output));
     let part = ["--set", "microscope.crop={top: 30, left: 0, height: 4, width: 8}"];
     refused(
         &[&["--instrument", "bare.yaml", "--voxel", "100 nm,100 nm"], &part[..]].concat(),
         &["crop", "row 30"],
     );
+}
+
+/// Blocks of 4 x 4 of the 1024 pixels until they hold 2 % of them: two.
+#[test]
+fn data_left_out_of_the_fit_are_foretold() {
+    let folder = tempfile::tempdir().unwrap();
+    write_stack(&folder.path().join("stack.ome.tif"), [None, Some(1e-7), Some(1e-7)]);
+    let more =
+        ["--no-plots", "--samples", "4", "--set", "stack.channels=[2]", "--set", "stack.hold_out=0.02"];
+    let output = reconstruct(folder.path(), &more);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("32 of 1024 data are left out of the fit"), "{}", stderr(&output));
+    let run = folder.path().join("run");
+    let found = json(&run.join("diagnostics.json"));
+    let held = &found["held_out"]["shifted_poisson"];
+    assert_eq!((&held["count"], &found["chi2"]["shifted_poisson"]["count"]), (&32.into(), &992.into()));
+    assert_eq!(held["per_sample"].as_array().unwrap().len(), 4);
+    assert!(held["mean"].as_f64().unwrap() > 0.0 && held["predictive"].as_f64().unwrap() > 0.0, "{held}");
+    assert!(fs::read_to_string(run.join("report.html")).unwrap().contains("Left out of the fit"));
+
+    // Checks that are made again leave out the same pixels; other seeds leave out others, so runs are not merged.
+    let output = antumbra(folder.path(), &["diagnose", "run"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert_eq!(json(&run.join("diagnostics.json"))["held_out"], found["held_out"]);
+    let output = antumbra(folder.path(), &["merge", "run", "run", "-o", "merged"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("stack.hold_out"), "{}", stderr(&output));
+}
+
+#[test]
+fn what_cannot_be_left_out_is_refused_with_its_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    write_stack(&folder.path().join("stack.ome.tif"), [None, Some(1e-7), Some(1e-7)]);
+    for (arguments, place) in [
+        (["--set", "stack.hold_out=0.7"], "stack.hold_out: 0.7"),
+        (["--set", "stack.hold_out=-0.1"], "stack.hold_out: -0.1"),
+        (["--hold-out", "0.7"], "stack.hold_out: 0.7"),
+        (["--hold-out", "AZ"], "stack.hold_out (from flag)"),
+        (["--set", "vlbi.hold_out=0.1"], "set stack.hold_out instead"),
+    ] {
+        let output = reconstruct(folder.path(), &[&["--dry-run"][..], &arguments[..]].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(place), "{arguments:?}: {}", stderr(&output));
+    }
 }

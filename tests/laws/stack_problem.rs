@@ -104,6 +104,27 @@ fn the_guess_explains_the_data_roughly() {
     assert!(near < 1.3 && dark > 10.0, "{near} {dark}");
 }
 
+/// What is left out is kept aside, nothing of it is in the problem, and all of it is foretold.
+#[test]
+fn a_fit_does_not_see_what_is_left_out() {
+    let settings = Settings { background: Some(20.0), ..Settings::default() };
+    for camera in [CAMERA, "camera: {pixel: 6.5 um}"] {
+        let whole = prepare(1, camera, &settings).unwrap();
+        let mut part = prepare(1, camera, &settings).unwrap();
+        let left_out = part.leave_out(0.1, &mut Rng::new(1)).unwrap();
+        let likelihood = &part.problem.likelihoods[0];
+        assert_eq!(likelihood.name(), left_out.name());
+        assert_eq!(likelihood.count() + left_out.count(), whole.values.len());
+        assert_eq!(likelihood.values().unwrap(), part.values);
+        let differ = part.values.iter().zip(&whole.values).filter(|(part, whole)| part != whole);
+        assert_eq!(differ.count(), left_out.count());
+        assert_eq!(left_out.restored(part.values.clone()), whole.values);
+        let guess = part.problem.guess(&Compute::cpu()).unwrap().unwrap();
+        let found = left_out.foretold(std::iter::once(part.problem.predict(&guess))).unwrap().unwrap();
+        assert_eq!((found.count, found.per_sample.len()), (left_out.count(), 1));
+    }
+}
+
 /// The prediction by which memory and the number of chains are chosen is never below what is modelled.
 #[test]
 fn the_object_is_no_larger_than_predicted() {

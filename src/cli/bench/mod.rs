@@ -6,6 +6,7 @@ mod reach;
 mod run;
 mod scaling;
 mod series;
+mod table;
 
 use std::process::ExitCode;
 

@@ -12,9 +12,9 @@ use crate::{
     config::Layers,
     manifest,
     posterior::{
-        CorrectionSettings, Draws, SolverSettings,
+        Convergence, CorrectionSettings, Draws, SolverSettings,
         beds::{Bed, Outcome, floor, settings, sliced_w2},
-        diagnostics::{Diagnostics, RHAT_LIMIT},
+        diagnostics::RHAT_LIMIT,
     },
     reconstruction::{Reconstruction, Settings},
     rng::Rng,
@@ -159,7 +159,7 @@ impl Passes {
                 compute: &compute,
                 limit: self.seconds,
             };
-            let cost = attempt.until(self.rhat, |draws| Ok(Diagnostics::of(&problem, draws)?.rhat_max))?;
+            let cost = attempt.until(self.rhat, |draws| Ok(Convergence::under(&problem, draws)?.rhat_max))?;
             rows.push(noted(Row { on: on.clone(), run, target: ("R-hat", self.rhat), cost }));
         }
         Ok(rows)

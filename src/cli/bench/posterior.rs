@@ -4,10 +4,10 @@ use std::{fmt::Write as _, fs, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
+use super::table::Table;
 use crate::{
     Error, Result,
     compute::Compute,
-    manifest,
     plot::{self, Format},
     posterior::{
         SolverSettings,
@@ -20,6 +20,7 @@ use crate::{
 /// How far the draws of each solver are from exact posteriors, and at what cost
 ///
 /// Writes `beds.md`, `beds.json` and a figure. The rows `exact` compare exact draws with other exact draws: no solver can do better.
+/// Each row is kept as soon as it is measured; with `--resume` a directory's table grows from call to call.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Posterior {
     /// Directory of the results
@@ -43,8 +44,11 @@ pub(in crate::cli) struct Posterior {
     /// Number of threads; 0 means all cores
     #[arg(short = 'j', long, default_value_t = 0)]
     threads: usize,
-    /// Replace results in the directory
+    /// Keep the rows that the directory holds, and measure those that are missing
     #[arg(long)]
+    resume: bool,
+    /// Replace results in the directory
+    #[arg(long, conflicts_with = "resume")]
     force: bool,
 }
 
@@ -54,21 +58,19 @@ impl Posterior {
     /// # Errors
     /// Unknown names, or a file that cannot be written.
     pub(super) fn run(&self) -> Result<ExitCode> {
-        let file = self.output.join("beds.json");
-        crate::cli::refuse_to_replace(&file, self.force)?;
         if self.draws.iter().any(|draws| !(2..=100_000).contains(draws)) {
             return Err(Error::config("--draws", "needs 2 to 100000"));
         }
         let solvers = self.chosen_solvers()?;
-        let rows = crate::cli::on_threads(self.threads, || self.measure(&solvers))?;
-        fs::create_dir_all(&self.output).map_err(|source| Error::io(&self.output, source))?;
-        manifest::write_json(&rows, &file)?;
-        let table = markdown(&rows);
+        let mut table = Table::open(&self.output, self.seed, self.resume, self.force)?;
+        crate::cli::on_threads(self.threads, || self.measure(&solvers, &mut table))?;
+        let rows = table.rows();
+        let text = markdown(rows);
         let path = self.output.join("beds.md");
-        fs::write(&path, &table).map_err(|source| Error::io(&path, source))?;
-        let figure = if self.draws.len() > 1 { plot::convergence(&rows)? } else { plot::beds(&rows)? };
+        fs::write(&path, &text).map_err(|source| Error::io(&path, source))?;
+        let figure = if self.draws.len() > 1 { plot::convergence(rows)? } else { plot::beds(rows)? };
         plot::save(&[figure], &self.output, &[Format::Png, Format::Svg, Format::Pdf])?;
-        crate::cli::print(&table);
+        crate::cli::print(&text);
         Ok(ExitCode::SUCCESS)
     }
 
@@ -83,25 +85,25 @@ impl Posterior {
         names.iter().map(known).collect()
     }
 
-    fn measure(&self, solvers: &[SolverSettings]) -> Result<Vec<Row>> {
+    fn measure(&self, solvers: &[SolverSettings], table: &mut Table) -> Result<()> {
         let (rng, compute) = (Rng::new(self.seed), Compute::named(&self.device)?);
         let all: Vec<String> = Bed::all().map(|(name, _)| name.to_string()).collect();
         let names = if self.beds.is_empty() { &all } else { &self.beds };
         let beds = names.iter().map(|name| Bed::named(name, &rng, &compute)).collect::<Result<Vec<_>>>()?;
-        let mut rows = Vec::new();
         for bed in &beds {
             let own = rng.stream(bed.name, 1);
             let usual = [bed.draws];
             for &draws in if self.draws.is_empty() { &usual[..] } else { &self.draws } {
-                rows.push(floor(bed, draws, &own)?);
+                table.fill([bed.name, "exact"], draws, || floor(bed, draws, &own))?;
                 for solver in solvers {
-                    let row = measure(bed, solver, draws, &own, &compute)?;
-                    crate::cli::note(&line(&row));
-                    rows.push(row);
+                    let row = || measure(bed, solver, draws, &own, &compute);
+                    if let Some(row) = table.fill([bed.name, solver.name()], draws, row)? {
+                        crate::cli::note(&line(row));
+                    }
                 }
             }
         }
-        Ok(rows)
+        Ok(())
     }
 }
 

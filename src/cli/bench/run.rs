@@ -88,9 +88,9 @@ impl Cost {
             network_passes: manifest.network_passes,
             peak_memory_mb: manifest.peak_memory_mb,
             samples: diagnostics.samples,
-            rhat_max: diagnostics.rhat_max,
-            ess_bulk_min: diagnostics.ess_bulk_min,
-            ess_per_second: diagnostics.ess_bulk_min.map(|ess| ess / sampling_seconds),
+            rhat_max: diagnostics.convergence.rhat_max,
+            ess_bulk_min: diagnostics.convergence.ess_bulk_min,
+            ess_per_second: diagnostics.convergence.ess_bulk_min.map(|ess| ess / sampling_seconds),
         })
     }
 

@@ -66,12 +66,15 @@ pub(super) fn all() -> Vec<Series> {
     ]
 }
 
-/// A network of the default prior's shape for images of another size, untrained: that costs the same.
+/// A network of the default prior's shape for images of another size, untrained: its weights are fixed like
+/// those of a file, so that costs the same.
 fn network(side: usize) -> Result<UNet> {
     let Network::UNet(architecture) = Prior::find("blackhole64")?.card.architecture else {
         return Err(Error::config("prior", "blackhole64 is not a network of this program"));
     };
-    UNet::new(Architecture { pixels: side, ..architecture }, &Rng::new(1), &Compute::cpu())
+    let (architecture, compute) = (Architecture { pixels: side, ..architecture }, Compute::cpu());
+    let untrained = UNet::new(architecture.clone(), &Rng::new(1), &compute)?;
+    UNet::fixed(architecture, untrained.tensors()?, &compute)
 }
 
 fn noise(shape: &[usize]) -> Result<Tensor> {

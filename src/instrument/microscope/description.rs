@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Optics,
     optics::Layer,
-    psf::{Focus, Model, Psf, Recipe, bead, otf, zernike::Aberrations},
+    psf::{Focus, Model, Psf, Recipe, bead, otf, pixel, zernike::Aberrations},
 };
 use crate::{
     Error, Result,
@@ -189,18 +189,38 @@ impl Microscope {
         Ok(microscope)
     }
 
-    /// The point-spread function on a grid: the measured one if there is one, else the computed one.
+    /// The point-spread function on a grid: the measured one, with the pixel that it holds, if there is one, else the computed one.
     ///
     /// # Errors
     /// A measurement that cannot be read or contradicts the optics, or a grid that cannot be.
     pub fn psf(&self, grid: &Grid) -> Result<Psf> {
+        Ok(self.psf_and_pixel(grid)?.0)
+    }
+
+    /// The point-spread function on an object's grid for a camera with pixels of `camera` metres along Y and X: sums over blocks of
+    /// voxels hold the camera's pixel once. A measured transfer function is taken to be one of the same camera.
+    ///
+    /// # Errors
+    /// Those of [`Microscope::psf`].
+    pub fn response(&self, grid: &Grid, camera: [f64; 2]) -> Result<Psf> {
+        Ok(match self.psf_and_pixel(grid)? {
+            (psf, Pixel::Voxel) => psf,
+            (psf, Pixel::OfBeads(pixel)) => pixel::narrowed(&psf, pixel),
+            (psf, Pixel::OfCamera) => pixel::narrowed(&psf, camera),
+        })
+    }
+
+    fn psf_and_pixel(&self, grid: &Grid) -> Result<(Psf, Pixel)> {
         match &self.measured {
-            None => self.recipe.psf(grid),
-            Some(Measured::Beads(path)) => beads(path, grid),
+            None => Ok((self.recipe.psf(grid)?, Pixel::Voxel)),
+            Some(Measured::Beads(path)) => {
+                let (psf, pixel) = beads(path, grid)?;
+                Ok((psf, Pixel::OfBeads(pixel)))
+            }
             Some(Measured::RadialOtf(path)) => {
                 let measured = radial_otf::read(path)?;
                 otf::check_cut_off(&measured, self.recipe.optics.cut_off())?;
-                otf::from_radial_otf(&measured, grid)
+                Ok((otf::from_radial_otf(&measured, grid)?, Pixel::OfCamera))
             }
         }
     }
@@ -216,8 +236,19 @@ impl Microscope {
     }
 }
 
-/// The point-spread function of a bead stack, which must tell its voxel size; the first channel and time point count.
-fn beads(path: &Path, grid: &Grid) -> Result<Psf> {
+/// What a point-spread function was averaged over across the axis.
+enum Pixel {
+    /// A voxel of its grid.
+    Voxel,
+    /// A pixel of a bead stack, metres along Y and X.
+    OfBeads([f64; 2]),
+    /// A pixel of the microscope's camera.
+    OfCamera,
+}
+
+/// The point-spread function of a bead stack, which must tell its voxel size, and the pixel that it holds; the first channel and
+/// time point count.
+fn beads(path: &Path, grid: &Grid) -> Result<(Psf, [f64; 2])> {
     let mut stack = Stack::open(path)?;
     let [z, y, x] = stack.metadata.voxel;
     let single = stack.metadata.shape.z == 1;
@@ -226,7 +257,7 @@ fn beads(path: &Path, grid: &Grid) -> Result<Psf> {
         return Err(Error::format(path, "voxel size", problem));
     };
     let volume = stack.read(0)?;
-    bead::from_beads(volume.index_axis(Axis(0), 0), [z, y, x], grid)
+    Ok((bead::from_beads(volume.index_axis(Axis(0), 0), [z, y, x], grid)?, [y, x]))
 }
 
 fn optics(raw: &RawMicroscope) -> Optics {

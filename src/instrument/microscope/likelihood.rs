@@ -28,6 +28,11 @@ pub trait Noise: Send + Sync + 'static {
     /// Measured values.
     fn data(&self) -> &[f64];
 
+    /// Number of data; those that are left out of the fit do not count.
+    fn count(&self) -> usize {
+        self.data().len()
+    }
+
     /// Log probability of pixel `index`, nats, up to a constant, and its derivative by `expected`.
     fn log_prob(&self, index: usize, expected: f64) -> (f64, f64);
 
@@ -42,6 +47,9 @@ pub trait Noise: Send + Sync + 'static {
 
     /// Fisher information of pixel `index` about `expected`.
     fn information(&self, index: usize, expected: f64) -> f64;
+
+    /// Variance of pixel `index` around `expected`.
+    fn variance(&self, index: usize, expected: f64) -> f64;
 
     /// Residual of pixel `index` over its standard deviation.
     fn residual(&self, index: usize, expected: f64) -> f64;
@@ -98,6 +106,10 @@ impl Noise for FixedGaussian {
         self.sigma(index).powi(-2)
     }
 
+    fn variance(&self, index: usize, _expected: f64) -> f64 {
+        self.sigma(index).powi(2)
+    }
+
     fn residual(&self, index: usize, expected: f64) -> f64 {
         (self.data[index] - expected) / self.sigma(index)
     }
@@ -132,7 +144,7 @@ pub struct GrowingGaussian {
 
 impl GrowingGaussian {
     /// Variance and its derivative.
-    fn variance(&self, index: usize, expected: f64) -> (f64, f64) {
+    fn variance_and_slope(&self, index: usize, expected: f64) -> (f64, f64) {
         let slope = at(&self.slope, index);
         let variance = slope * expected + at(&self.floor, index);
         if variance > self.least { (variance, slope) } else { (self.least, 0.0) }
@@ -147,7 +159,7 @@ impl Noise for GrowingGaussian {
     }
 
     fn log_prob(&self, index: usize, expected: f64) -> (f64, f64) {
-        let (variance, slope) = self.variance(index, expected);
+        let (variance, slope) = self.variance_and_slope(index, expected);
         let difference = self.data[index] - expected;
         let square = difference * difference / variance;
         let value = -0.5 * (square + variance.ln());
@@ -166,16 +178,20 @@ impl Noise for GrowingGaussian {
     }
 
     fn information(&self, index: usize, expected: f64) -> f64 {
-        let (variance, slope) = self.variance(index, expected);
+        let (variance, slope) = self.variance_and_slope(index, expected);
         1.0 / variance + 0.5 * (slope / variance).powi(2)
     }
 
+    fn variance(&self, index: usize, expected: f64) -> f64 {
+        self.variance_and_slope(index, expected).0
+    }
+
     fn residual(&self, index: usize, expected: f64) -> f64 {
-        (self.data[index] - expected) / self.variance(index, expected).0.sqrt()
+        (self.data[index] - expected) / self.variance(index, expected).sqrt()
     }
 
     fn draw(&self, index: usize, expected: f64, rng: &mut Rng) -> f64 {
-        expected + self.variance(index, expected).0.sqrt() * rng.normal()
+        expected + self.variance(index, expected).sqrt() * rng.normal()
     }
 
     fn with_data(&self, data: Vec<f64>) -> Self {
@@ -250,6 +266,10 @@ impl Noise for ShiftedPoisson {
         self.shifted(index, expected).1.max(1.0).recip()
     }
 
+    fn variance(&self, index: usize, expected: f64) -> f64 {
+        self.shifted(index, expected).1.max(Self::DARKEST)
+    }
+
     fn residual(&self, index: usize, expected: f64) -> f64 {
         let (count, rate) = self.shifted(index, expected);
         (count - rate) / rate.max(Self::DARKEST).sqrt()
@@ -322,7 +342,7 @@ impl<N: Noise> Density for Pixels<N> {
     const ON_DEVICE: bool = true;
 
     fn count(&self) -> usize {
-        self.noise.data().len()
+        self.noise.count()
     }
 
     fn prediction(&self) -> Vec<usize> {
@@ -361,7 +381,7 @@ impl<N: Noise> Density for Pixels<N> {
     fn chi2(&self, predicted: &[f64]) -> f64 {
         let squares =
             predicted.iter().enumerate().map(|(i, expected)| self.noise.residual(i, *expected).powi(2));
-        squares.sum::<f64>() / self.noise.data().len() as f64
+        squares.sum::<f64>() / self.noise.count() as f64
     }
 
     fn draw(&self, predicted: &[f64], rng: &mut Rng) -> Vec<f64> {
@@ -374,6 +394,10 @@ impl<N: Noise> Density for Pixels<N> {
 
     fn information(&self, predicted: &[f64]) -> Option<Vec<f64>> {
         Some(predicted.iter().enumerate().map(|(i, expected)| self.noise.information(i, *expected)).collect())
+    }
+
+    fn variances(&self, predicted: &[f64]) -> Option<Vec<f64>> {
+        Some(predicted.iter().enumerate().map(|(i, expected)| self.noise.variance(i, *expected)).collect())
     }
 
     fn values(&self) -> Option<Vec<f64>> {

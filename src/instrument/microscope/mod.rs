@@ -8,7 +8,9 @@ pub mod domain;
 #[cfg(test)]
 pub(crate) mod example;
 pub mod forward;
+pub mod held_out;
 pub mod likelihood;
+mod masked;
 pub mod noise;
 mod noise_model;
 pub mod optics;

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Microscope,
-    likelihood::{FixedGaussian, GrowingGaussian, Pixels, ShiftedPoisson},
+    held_out::Blocks,
+    likelihood::{self, FixedGaussian, GrowingGaussian, Pixels, ShiftedPoisson},
+    masked::Masked,
     noise::{NoiseEstimate, Verdict},
 };
 use crate::{
@@ -133,32 +135,61 @@ impl Noise {
         measured.all.reason() + &apart
     }
 
-    /// The likelihood of `data`, frame after frame.
+    /// The likelihood of a part of `data`, which lie frame after frame.
     ///
     /// # Errors
     /// Data that the model cannot describe.
-    pub(super) fn likelihood(&self, data: Vec<f64>) -> Result<Arc<dyn Likelihood>> {
+    pub(super) fn likelihood(&self, data: Vec<f64>, part: Part) -> Result<Arc<dyn Likelihood>> {
         let count = data.len();
-        Ok(match self {
+        let data = part.of(data);
+        match self {
             Self::Fixed(measured) => {
-                let sigma = measured.each(count, |part| part.sigma);
-                Arc::new(Data::new(Pixels::new(FixedGaussian { data, sigma }, &[])?))
+                let sigma = part.of(measured.each(count, |frame| frame.sigma));
+                part.likelihood(FixedGaussian { data, sigma })
             }
             Self::Growing(measured) => {
-                let darkest = measured.parts.iter().filter_map(|part| part.groups.first());
+                let darkest = measured.parts.iter().filter_map(|frame| frame.groups.first());
                 let least = darkest.map(|group| group[1]).fold(f64::INFINITY, f64::min);
-                let noise = GrowingGaussian {
+                part.likelihood(GrowingGaussian {
                     data,
-                    slope: measured.each(count, |part| part.line.slope),
-                    floor: measured.each(count, |part| part.line.intercept),
+                    slope: part.of(measured.each(count, |frame| frame.line.slope)),
+                    floor: part.of(measured.each(count, |frame| frame.line.intercept)),
                     least: if least.is_finite() { least } else { 1.0 },
-                };
-                Arc::new(Data::new(Pixels::new(noise, &[])?))
+                })
             }
             Self::Poisson(variance) => {
-                let noise = ShiftedPoisson { data, read_variance: vec![*variance] };
-                Arc::new(Data::new(Pixels::new(noise, &[])?))
+                part.likelihood(ShiftedPoisson { data, read_variance: vec![*variance] })
             }
+        }
+    }
+}
+
+/// Which of the data a likelihood is of.
+pub(super) enum Part<'a> {
+    /// All.
+    All,
+    /// Those outside of the blocks; predictions are of all.
+    Without(&'a Blocks),
+    /// Those in the blocks; predictions are of them alone.
+    Only(&'a Blocks),
+}
+
+impl Part<'_> {
+    /// The values of a map, one per pixel or one for all, that the noise of this part has.
+    fn of(&self, map: Vec<f64>) -> Vec<f64> {
+        match self {
+            Self::Only(blocks) if map.len() > 1 => {
+                blocks.pixels().into_iter().map(|pixel| map[pixel]).collect()
+            }
+            _ => map,
+        }
+    }
+
+    /// The likelihood of data with this noise.
+    fn likelihood(&self, noise: impl likelihood::Noise) -> Result<Arc<dyn Likelihood>> {
+        Ok(match self {
+            Self::All | Self::Only(_) => Arc::new(Data::new(Pixels::new(noise, &[])?)),
+            Self::Without(blocks) => Arc::new(Data::new(Pixels::new(Masked::new(noise, blocks), &[])?)),
         })
     }
 }

@@ -10,7 +10,7 @@ use super::{
     Crop, Domain, Field, Microscope, Psf, Widefield,
     background::{self, Shape},
     domain::reach,
-    noise_model::Noise,
+    noise_model::{Noise, Part},
     sim::{self, Layout, Pattern, Structured},
 };
 use crate::{
@@ -64,7 +64,7 @@ pub struct Prepared {
     pub domain: Domain,
     /// The point-spread function on the object's pitch.
     pub psf: Psf,
-    /// The data in `unit` as they are fitted, one plane or raw frame after the other.
+    /// The data in `unit` as they are fitted, one plane or raw frame after the other; what is left out is filled in.
     pub values: Vec<f64>,
     /// Background per camera pixel in the unit of the data.
     pub background: Vec<f64>,
@@ -74,6 +74,8 @@ pub struct Prepared {
     pub noise: String,
     /// `photo-electrons`, or `counts` where the camera is not described.
     pub unit: &'static str,
+    /// The noise model with its numbers.
+    pub(super) model: Noise,
 }
 
 /// The problem of recorded numbers `[Z, Y, X]` on camera pixels of `pitch` metres (Z, Y, X); under structured illumination
@@ -102,7 +104,8 @@ pub fn problem(
     crop.check([rows, columns])?;
     let values = crop.of(data.view());
     let camera = camera(values.dim(), settings);
-    let psf = microscope.psf(&response_grid(camera, pitch, settings.factor, microscope))?;
+    let grid = response_grid(camera, pitch, settings.factor, microscope);
+    let psf = microscope.response(&grid, [pitch[1], pitch[2]])?;
     let mut patterns = match settings.sim {
         Some(_) => stripes(data.view(), pitch, microscope, settings)?,
         None => Vec::new(),
@@ -151,7 +154,11 @@ pub fn problem(
         }
     };
     Ok(Prepared {
-        problem: Problem { forward, likelihoods: vec![model.likelihood(values.clone())?], scaling: prior },
+        problem: Problem {
+            forward,
+            likelihoods: vec![model.likelihood(values.clone(), Part::All)?],
+            scaling: prior,
+        },
         domain,
         psf,
         values,
@@ -159,6 +166,7 @@ pub fn problem(
         patterns,
         noise,
         unit: if microscope.camera.is_some() { "photo-electrons" } else { "counts" },
+        model,
     })
 }
 
@@ -182,7 +190,7 @@ pub fn stripes(
     };
     layout.check(frames.dim().0)?;
     let grid = response_grid(camera(frames.dim(), settings), pitch, settings.factor, microscope);
-    let psf = microscope.psf(&grid)?;
+    let psf = microscope.response(&grid, [pitch[1], pitch[2]])?;
     let cut_off = microscope.recipe.optics.cut_off();
     sim::estimate(frames, [pitch[1], pitch[2]], (&psf, settings.factor), cut_off, &layout)
 }

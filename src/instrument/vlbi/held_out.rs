@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, collections::BTreeSet};
 
-use ndarray::ArrayView2;
+use ndarray::{ArrayView1, ArrayView2};
 use rustfft::num_complex::Complex64;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,11 @@ use super::{
     problem::is_intra_site,
     products::{MeasuredClosure, closure_phases, log_closure_amplitudes},
 };
-use crate::{Error, Result, rng::Rng};
+use crate::{
+    Error, Result,
+    instrument::held_out::{Datum, Foretold},
+    rng::Rng,
+};
 
 /// What is left out of the fit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,19 +93,6 @@ pub fn without(observation: &Observation, held: &Baselines) -> Observation {
     kept
 }
 
-/// How well samples foretell data that they were not fitted to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Foretold {
-    /// Number of data.
-    pub count: usize,
-    /// Mean chi-square per datum over the samples: about 1 plus the spread of the samples over the noise, squared.
-    pub mean: f64,
-    /// Mean square of data minus mean prediction over noise and spread together: 1 if the spread is right.
-    pub predictive: f64,
-    /// Chi-square per datum of each sample.
-    pub per_sample: Vec<f64>,
-}
-
 /// Closures of `full` through a held-out baseline, foretold by the visibilities `[S, M]` of every sample in the order of
 /// `full`; by data product.
 pub fn foretold(
@@ -117,61 +108,32 @@ pub fn foretold(
     let logs = log_closure_amplitudes(&bright).into_iter().map(|closure| closure.renumbered(&numbers));
     let phases: Vec<Datum> = phases
         .filter(|closure| through(&closure.closure.terms))
-        .map(|closure| Datum::new(&closure, predicted, Complex64::arg, wrap))
+        .map(|closure| datum(&closure, predicted, Complex64::arg, wrap))
         .collect();
     let logs: Vec<Datum> = logs
         .filter(|closure| through(&closure.closure.terms))
-        .map(|closure| Datum::new(&closure, predicted, |value| value.norm().ln(), |difference| difference))
+        .map(|closure| datum(&closure, predicted, |value| value.norm().ln(), |difference| difference))
         .collect();
     let named = [("closure_phase", phases), ("log_closure_amplitude", logs)];
-    named.into_iter().filter_map(|(name, data)| Some((name.to_string(), together(&data)?))).collect()
+    named
+        .into_iter()
+        .filter_map(|(name, data)| Some((name.to_string(), Foretold::together(&data)?)))
+        .collect()
 }
 
-/// Data minus prediction of every sample, and the noise.
-struct Datum {
-    differences: Vec<f64>,
-    sigma: f64,
-    /// Square of the mean difference over noise and spread together.
-    pull: f64,
-}
-
-impl Datum {
-    fn new<const N: usize>(
-        measured: &MeasuredClosure<N>,
-        predicted: ArrayView2<Complex64>,
-        of: impl Fn(Complex64) -> f64,
-        wrapped: impl Fn(f64) -> f64,
-    ) -> Self {
-        let closure = |row: ndarray::ArrayView1<Complex64>| -> f64 {
-            measured.closure.terms.iter().map(|(index, factor)| factor * of(row[*index])).sum()
-        };
-        let differences: Vec<f64> =
-            predicted.outer_iter().map(|row| wrapped(measured.value - closure(row))).collect();
-        let count = differences.len().max(1) as f64;
-        // Differences around the first one, so that phases near half a turn have a mean.
-        let first = differences.first().copied().unwrap_or(0.0);
-        let around: Vec<f64> = differences.iter().map(|difference| wrapped(difference - first)).collect();
-        let mean = around.iter().sum::<f64>() / count;
-        let spread = around.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
-        let pull = wrapped(first + mean).powi(2) / (measured.sigma.powi(2) + spread);
-        Self { differences, sigma: measured.sigma, pull }
-    }
-}
-
-/// All data of one product; nothing without data or samples.
-fn together(data: &[Datum]) -> Option<Foretold> {
-    let count = data.len();
-    let samples = data.first()?.differences.len();
-    let chi2 = |sample: usize| {
-        data.iter().map(|datum| (datum.differences[sample] / datum.sigma).powi(2)).sum::<f64>() / count as f64
+/// A closure against every sample; `of` is what it adds up of visibilities.
+fn datum<const N: usize>(
+    measured: &MeasuredClosure<N>,
+    predicted: ArrayView2<Complex64>,
+    of: impl Fn(Complex64) -> f64,
+    wrapped: impl Fn(f64) -> f64,
+) -> Datum {
+    let closure = |row: ArrayView1<Complex64>| -> f64 {
+        measured.closure.terms.iter().map(|(index, factor)| factor * of(row[*index])).sum()
     };
-    let per_sample: Vec<f64> = (0..samples).map(chi2).collect();
-    (samples > 0).then(|| Foretold {
-        count,
-        mean: per_sample.iter().sum::<f64>() / samples as f64,
-        predictive: data.iter().map(|datum| datum.pull).sum::<f64>() / count as f64,
-        per_sample,
-    })
+    let differences: Vec<f64> =
+        predicted.outer_iter().map(|row| wrapped(measured.value - closure(row))).collect();
+    Datum::new(&differences, &vec![measured.sigma.powi(2); differences.len()], wrapped)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use candle_core::{DType, Tensor};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Bed, mmd2, score_ksd, sliced_w2};
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Distances of a set of draws from the exact posterior.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Score {
     /// Sliced 2-Wasserstein distance.
     pub sliced_w2: f64,
@@ -39,7 +39,7 @@ const KSD_PIXELS: usize = 128;
 const SCORE_LEVEL: f64 = 20.0;
 
 /// What became of a solver.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It has draws.
@@ -49,12 +49,12 @@ pub enum Outcome {
 }
 
 /// One row of the table.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
     /// Name of the bed.
-    pub bed: &'static str,
+    pub bed: String,
     /// Name of the solver, or `exact` for the distances between two sets of exact draws: the split-half floor.
-    pub solver: &'static str,
+    pub solver: String,
     /// Number of draws.
     pub draws: usize,
     /// Distances.
@@ -90,7 +90,15 @@ pub fn measure(
     };
     let each = |count: u64| count as f64 / draws as f64;
     let (forwards, backwards) = (each(counted.forwards()), each(counted.backwards()));
-    Ok(Row { bed: bed.name, solver: settings.name(), draws, outcome, forwards, backwards, seconds })
+    Ok(Row {
+        bed: bed.name.into(),
+        solver: settings.name().into(),
+        draws,
+        outcome,
+        forwards,
+        backwards,
+        seconds,
+    })
 }
 
 /// The distances between two independent sets of exact draws.
@@ -102,7 +110,8 @@ pub fn floor(bed: &Bed, draws: usize, rng: &Rng) -> Result<Row> {
     let other = bed.draws(draws, &mut rng.stream("floor", 0))?;
     let seconds = clock.elapsed().as_secs_f64();
     let outcome = Outcome::Draws(score(bed, &other, &reference(bed, draws, rng)?)?);
-    Ok(Row { bed: bed.name, solver: "exact", draws, outcome, forwards: 0.0, backwards: 0.0, seconds })
+    let (bed, solver) = (bed.name.into(), "exact".into());
+    Ok(Row { bed, solver, draws, outcome, forwards: 0.0, backwards: 0.0, seconds })
 }
 
 fn reference(bed: &Bed, draws: usize, rng: &Rng) -> Result<Tensor> {

@@ -2,7 +2,11 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::{Result, posterior::chains::mean, tensor::to_host};
+use crate::{
+    Result,
+    posterior::chains::{mean, variance},
+    tensor::to_host,
+};
 
 /// The objective's values since the likelihood has its full weight, noisy from step to step.
 #[derive(Debug, Clone, Default)]
@@ -26,10 +30,6 @@ impl Plateau {
         let Some(surplus) = self.values.len().checked_sub(2 * self.patience) else { return false };
         self.values.drain(..surplus);
         let (before, last) = self.values.split_at(self.patience);
-        let variance = |values: &[f64]| {
-            let centre = mean(values);
-            values.iter().map(|value| (value - centre).powi(2)).sum::<f64>() / (values.len() - 1) as f64
-        };
         let error = ((variance(before) + variance(last)) / self.patience as f64).sqrt();
         mean(before) - mean(last) <= error
     }

@@ -17,15 +17,20 @@ use crate::{
     grid::Grid,
     instrument::{
         Likelihood, Problem,
-        microscope::{Domain, Optics, Psf},
+        held_out::Foretold,
+        microscope::{Domain, Optics, Psf, held_out::LeftOut},
     },
     io::{
         cube::{Cube, Frame, MicroscopeFrame},
-        stack::Stack,
+        cube_tiff,
+        stack::{Container, Stack},
     },
     plot::StackFigures,
     posterior::truth::Alignment,
-    reconstruction::{Directory, Drawn, Findings, Subject, TrueImage, subject::pixels},
+    reconstruction::{
+        Directory, Drawn, Findings, Subject, TrueImage,
+        subject::{not_foretold, pixels},
+    },
     rng::Rng,
     transfer::Transfer,
 };
@@ -52,17 +57,25 @@ pub(super) struct Channel {
     light: Array3<f32>,
     /// Richardson-Lucy deconvolution of the data in the field of view `[Z, Y, X]`.
     classical: Array3<f32>,
+    /// Data that the image is not fitted to.
+    left_out: Option<LeftOut>,
 }
 
 impl Channel {
-    /// `values` are the data on camera pixels, one raw frame after the other, `classical` an image of the whole object.
+    /// `values` are the data on camera pixels as they are fitted, one raw frame after the other, `classical` an image of
+    /// the whole object.
     pub(super) fn new(
         frame: MicroscopeFrame,
         view: View,
         values: Vec<f64>,
         background: Vec<f64>,
         classical: Array3<f32>,
+        left_out: Option<LeftOut>,
     ) -> Result<Self> {
+        let values = match &left_out {
+            Some(left_out) => left_out.restored(values),
+            None => values,
+        };
         let domain = &view.domain;
         let (count, background) = (domain.count(), background.iter().cycle());
         let frames = (values.len() / count) as f64;
@@ -72,7 +85,7 @@ impl Channel {
             .map_err(|error| Error::config("stack", error.to_string()))?;
         let [z, y, x] = range(domain);
         let classical = classical.slice(s![z, y, x]).to_owned();
-        Ok(Self { frame, view, light, classical })
+        Ok(Self { frame, view, light, classical, left_out })
     }
 
     /// Light of each sample in the field of view, and what the camera gets of it against the data.
@@ -118,7 +131,8 @@ impl Channel {
         rings.correlation(pairs.map(|[a, b]| [image(a), image(b)]))
     }
 
-    /// Residuals of the first sample over their standard deviations, planes or raw frames `[F, Y, X]`.
+    /// Residuals of the first sample over their standard deviations, planes or raw frames `[F, Y, X]`; 0 for what is
+    /// left out of the fit.
     fn residuals(&self, drawn: &Drawn) -> Result<Array3<f32>> {
         let predicted = drawn.problem.predict(&drawn.draws.images.narrow(0, 0, 1)?)?;
         let mut residuals = Vec::new();
@@ -129,6 +143,16 @@ impl Channel {
         let [_, rows, columns] = self.view.domain.camera;
         Array3::from_shape_vec((residuals.len() / (rows * columns), rows, columns), residuals)
             .map_err(|error| Error::config("stack", error.to_string()))
+    }
+
+    /// How well the samples foretell what was left out of the fit, if anything was.
+    fn foretold(&self, drawn: &Drawn) -> Result<Option<BTreeMap<String, Foretold>>> {
+        let Some(left_out) = &self.left_out else { return Ok(None) };
+        let images = &drawn.draws.images;
+        let samples = 0..images.dim(0)?;
+        let predicted = samples.map(|sample| drawn.problem.predict(&images.narrow(0, sample, 1)?));
+        let foretold = left_out.foretold(predicted)?;
+        Ok(Some(foretold.into_iter().map(|foretold| (left_out.name().to_string(), foretold)).collect()))
     }
 
     /// Light above the background that each sample gives the camera, in the mean of raw frames.
@@ -166,9 +190,9 @@ impl Subject for Channel {
         (shown, Grid { shape: self.view.domain.view(), pitch: self.view.domain.object.pitch })
     }
 
-    fn write(&self, _: &Cube, _: &Directory) -> Result<()> {
-        // All channels and times go into one file once they are done.
-        Ok(())
+    /// Samples; the summaries of all channels and times go into one file once they are done.
+    fn write(&self, cube: &Cube, directory: &Directory) -> Result<()> {
+        cube_tiff::write_samples(cube, Container::Ome, &directory.file("samples.ome.tif"))
     }
 
     fn truth(&self, truth: &TrueImage, grid: &Grid) -> Result<(Array3<f32>, Alignment)> {
@@ -224,13 +248,15 @@ impl Subject for Channel {
     }
 
     fn findings(&self, drawn: &Drawn, figures: bool) -> Result<Findings> {
-        let (mut features, warnings) = self.totals(drawn)?;
+        let (mut features, mut warnings) = self.totals(drawn)?;
+        let held_out = self.foretold(drawn)?;
+        warnings.extend(not_foretold(held_out.as_ref()));
         let Drawn { cube, traces, .. } = *drawn;
         let agreement = self.agreement(cube);
         let finest = resolved(&agreement).map(|frequency| 1e9 / frequency);
         features.extend(finest.and_then(|finest| Some(("resolution_nm".into(), Interval::of(&[finest])?))));
         if !figures {
-            return Ok(Findings { features, warnings, ..Findings::default() });
+            return Ok(Findings { features, warnings, held_out, ..Findings::default() });
         }
         let residuals = self.residuals(drawn)?;
         let View { psf, optics, .. } = &self.view;
@@ -244,6 +270,6 @@ impl Subject for Channel {
             optics,
             traces,
         };
-        Ok(Findings { features, warnings, figures: shown.draw()?, ..Findings::default() })
+        Ok(Findings { features, warnings, held_out, figures: shown.draw()?, ..Findings::default() })
     }
 }

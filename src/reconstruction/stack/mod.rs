@@ -23,8 +23,14 @@ use super::{Prepared, Settings};
 use crate::{
     Error, Result,
     compute::Compute,
+    grid::Grid,
     instrument::{
-        microscope::{self, Crop, problem::stripes, sim::Pattern},
+        microscope::{
+            self, Crop,
+            held_out::{BLOCK, LeftOut},
+            problem::stripes,
+            sim::Pattern,
+        },
         richardson_lucy::{ITERATIONS, richardson_lucy},
     },
     io::{
@@ -33,6 +39,7 @@ use crate::{
         stack::{Container, Stack},
     },
     prior::{Denoiser, Scaling, card::Prior, positive::Positive, tiled::Tiled},
+    rng::Rng,
 };
 
 /// The settings of each reconstruction of a stack, times first: of one channel at one time, with its folder's name. A stack
@@ -104,9 +111,11 @@ impl Input {
         let recorded = frames::volume(&mut stack, time - 1, number - 1, sim)?;
         let metadata = &stack.metadata;
         let channel = metadata.channels[number - 1].clone();
-        let seen = optics::seen(settings, metadata, &channel)?;
+        let mut seen = optics::seen(settings, metadata, &channel)?;
         let planes = if sim.is_some() { 1 } else { recorded.dim().0 };
         let pitch = settings.stack.pitch(metadata.voxel, seen.microscope.pixel, planes)?;
+        let grid = Grid { shape: recorded.dim().into(), pitch };
+        seen.assumptions.extend(seen.microscope.recipe.optics.check_sampling(&grid, "data")?);
         Ok(Self { recorded, pitch, seen, channel, number })
     }
 }
@@ -114,7 +123,8 @@ impl Input {
 /// Reads one channel at one time and sets up its problem and prior.
 pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> Result<Prepared> {
     if settings.vlbi.hold_out.is_some() {
-        return Err(Error::config("vlbi.hold_out", "leaves out baselines; a stack has none"));
+        let problem = "leaves out baselines, of which a stack has none; set stack.hold_out instead";
+        return Err(Error::config("vlbi.hold_out", problem));
     }
     let data = settings.data()?;
     let Input { recorded, pitch, seen, channel, .. } = Input::read(settings)?;
@@ -122,7 +132,7 @@ pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> 
     let (_, rows, columns) = recorded.dim();
     let part = settings.microscope.crop.unwrap_or(Crop::whole([rows, columns]));
     let multiple = multiple(part, settings.microscope.factor, network.as_ref());
-    let prepared = microscope::problem::problem(
+    let mut prepared = microscope::problem::problem(
         recorded.mapv(f64::from).view(),
         pitch,
         &seen.microscope,
@@ -130,6 +140,7 @@ pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> 
         (found.scaling(), multiple),
         compute,
     )?;
+    let left_out = leave_out(settings, &mut prepared)?;
     let classical =
         richardson_lucy(prepared.problem.forward.as_ref(), &prepared.values, ITERATIONS, compute)?;
     let brightness = match settings.stack.brightness {
@@ -140,30 +151,14 @@ pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> 
         }
         None => brightness::of_classical(&classical)?,
     };
+    let mut assumptions = seen.assumptions;
+    assumptions.extend(assumed(settings, &prepared, left_out.as_ref()));
     let mut problem = prepared.problem;
     let card = found.scaling();
     problem.scaling = Scaling { unit: brightness * card.unit, dark: card.dark };
     let shape = prepared.domain.object.shape;
     let tile = Positive::new(network, card.dark);
     let prior = Tiled::new(Box::new(tile), shape, settings.stack.overlap, compute)?;
-    let mut assumptions = seen.assumptions;
-    let nanometres = prepared.domain.object.pitch.map(|pitch| pitch * 1e9);
-    assumptions.extend([
-        format!("object voxels of {:.1} x {:.1} x {:.1} nm", nanometres[0], nanometres[1], nanometres[2]),
-        prepared.noise.clone(),
-        format!("background {}", of_background(&prepared.background, prepared.unit)),
-        format!("prior {}", settings.prior),
-    ]);
-    assumptions.extend(
-        prepared
-            .patterns
-            .iter()
-            .enumerate()
-            .map(|(angle, pattern)| format!("stripes of angle {}: {}", angle + 1, described(pattern))),
-    );
-    if prepared.unit == "counts" {
-        assumptions.push("the camera is not described, so light is in the file's counts".into());
-    }
     let name = data.file_stem().unwrap_or_default().to_string_lossy();
     let frame = MicroscopeFrame {
         source: name.strip_suffix(".ome").unwrap_or(&name).into(),
@@ -176,8 +171,47 @@ pub(super) fn prepare(settings: &Settings, found: &Prior, compute: &Compute) -> 
     };
     let optics = seen.microscope.recipe.optics;
     let view = View { domain: prepared.domain, unit: prepared.unit, psf: prepared.psf, optics };
-    let subject = Box::new(Channel::new(frame, view, prepared.values, prepared.background, classical)?);
+    let (values, background) = (prepared.values, prepared.background);
+    let subject = Box::new(Channel::new(frame, view, values, background, classical, left_out)?);
     Ok(Prepared { subject, problem, prior: Box::new(prior), assumptions })
+}
+
+/// Leaves those camera pixels out of the fit that the settings ask for, if they ask for any.
+fn leave_out(settings: &Settings, prepared: &mut microscope::problem::Prepared) -> Result<Option<LeftOut>> {
+    let fraction = settings.stack.hold_out;
+    if fraction == 0.0 {
+        return Ok(None);
+    }
+    let mut rng = Rng::new(settings.seed).stream("hold out", 0);
+    prepared.leave_out(fraction, &mut rng).map(Some)
+}
+
+/// What was taken for granted, for the user to check.
+fn assumed(
+    settings: &Settings,
+    prepared: &microscope::problem::Prepared,
+    left_out: Option<&LeftOut>,
+) -> Vec<String> {
+    let nanometres = prepared.domain.object.pitch.map(|pitch| pitch * 1e9);
+    let mut said = vec![
+        format!("object voxels of {:.1} x {:.1} x {:.1} nm", nanometres[0], nanometres[1], nanometres[2]),
+        prepared.noise.clone(),
+        format!("background {}", of_background(&prepared.background, prepared.unit)),
+        format!("prior {}", settings.prior),
+    ];
+    let patterns = prepared.patterns.iter().enumerate();
+    said.extend(
+        patterns.map(|(angle, pattern)| format!("stripes of angle {}: {}", angle + 1, described(pattern))),
+    );
+    if prepared.unit == "counts" {
+        said.push("the camera is not described, so light is in the file's counts".into());
+    }
+    let [_, rows, columns] = BLOCK;
+    said.extend(left_out.map(|left_out| {
+        let [held, all] = [left_out.count(), prepared.values.len()];
+        format!("{held} of {all} data are left out of the fit, in blocks of {rows} x {columns} pixels")
+    }));
+    said
 }
 
 /// The stripes of one angle in words.

@@ -19,6 +19,9 @@ pub struct StackSettings {
     /// Light per voxel of bright structures in the unit of the data, by which the prior knows them; found by a first chain where
     /// it is not given.
     pub brightness: Option<f64>,
+    /// Fraction of the camera's data that the image is not fitted to, to see how well the samples foretell them: 0 to
+    /// below 1/2, in blocks of 4 x 4 pixels.
+    pub hold_out: f64,
     /// Pixels by which tiles of the prior overlap at least.
     pub overlap: usize,
     /// Write an ImageJ hyperstack besides OME-TIFF.
@@ -33,6 +36,7 @@ impl Default for StackSettings {
             channels: Vec::new(),
             times: Vec::new(),
             brightness: None,
+            hold_out: 0.0,
             overlap: 12,
             imagej: false,
         }

@@ -4,6 +4,7 @@ pub mod bead;
 pub mod gaussian;
 mod measure;
 pub mod otf;
+pub mod pixel;
 mod pupil;
 mod quadrature;
 mod wave;
