@@ -1,7 +1,7 @@
 # make demo    install what is missing, build, reconstruct the real M87* file into runs/m87
 # make demo-microscope   the same for a real image of microtubules, into runs/microtubules
 # make test    install what is missing, check formatting and lints, run every test
-# make bench   time the network, one step of the engine and one likelihood gradient
+# make bench   time single operations, the network, one step of each sampler and one likelihood gradient
 # make bench-pytorch   the same network in PyTorch, side by side; installs PyTorch into target/bench/venv
 # make cuda    a second binary for NVIDIA GPUs, target/cuda/build/release/antumbra; see docs/gpu.md
 # make deny    licences, sources and duplicate versions of all dependencies

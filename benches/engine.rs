@@ -5,18 +5,33 @@ use std::path::Path;
 
 use antumbra::{
     compute::Compute,
-    instrument::{Problem, vlbi},
+    grid::Grid,
+    instrument::{
+        Forward, Problem,
+        microscope::{Convolution, Domain, Psf},
+        vlbi::{
+            self,
+            fourier::{Fourier, Pulse},
+        },
+    },
     io::uvfits,
     posterior::{
         Solver,
+        gibbs::{Gibbs, GibbsSettings},
         ppm::{Ppm, PpmSettings},
     },
     prior::{Adaptation, Denoiser, Scaling, Trainable, card::Prior},
     rng::Rng,
-    tensor::value_and_gradient,
+    tensor::{
+        conv::conv2d,
+        norm::modulated_silu,
+        resample::{average2, repeat2_and_join},
+        value_and_gradient,
+    },
 };
-use candle_core::Tensor;
+use candle_core::{Tensor, Var};
 use divan::Bencher;
+use ndarray::Array3;
 
 fn main() {
     divan::main();
@@ -86,4 +101,98 @@ fn ppm_step_of_8_particles(bencher: Bencher) {
     let mut ppm = Ppm::new(settings, prior.as_ref(), &rng, &Compute::cpu()).unwrap();
     ppm.step(&problem, prior.as_ref(), &mut rng.stream("step", 0)).unwrap();
     bencher.bench_local(|| ppm.step(&problem, prior.as_ref(), &mut rng.stream("step", 1)).unwrap());
+}
+
+/// One round of split Gibbs sampling with 16 chains of 64 x 64, after ten that find the step sizes.
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn gibbs_round_of_16_chains(bencher: Bencher) {
+    let (problem, (prior, start, _), rng) = (m87(), default_prior(16), Rng::new(3));
+    let mut gibbs = Gibbs::new(GibbsSettings::default(), start).unwrap();
+    let mut rounds = 0..;
+    let mut round = || {
+        let index = rounds.next().unwrap();
+        gibbs.step(&problem, prior.as_ref(), &mut rng.stream("step", index)).unwrap()
+    };
+    (0..10).for_each(|_| drop(round()));
+    bencher.bench_local(round);
+}
+
+/// Images of the single operations.
+const BATCH: usize = 8;
+
+fn normals(shape: &[usize]) -> Tensor {
+    Rng::new(5).normals(shape, &Compute::cpu()).unwrap()
+}
+
+/// Features of 64 x 64 pixels and a 3 x 3 kernel.
+fn features_and_kernel(channels: usize) -> [Tensor; 2] {
+    [normals(&[BATCH, 64, 64, channels]), normals(&[channels, channels, 3, 3])]
+}
+
+#[divan::bench(args = [32, 64])]
+fn convolution(bencher: Bencher, channels: usize) {
+    let [x, kernel] = features_and_kernel(channels);
+    bencher.bench(|| conv2d(&x, &kernel, None).unwrap());
+}
+
+/// With the zeros to which the tensor library adds each gradient.
+#[divan::bench(args = [32, 64])]
+fn convolution_input_gradient(bencher: Bencher, channels: usize) {
+    let [x, kernel] = features_and_kernel(channels);
+    let y = conv2d(&Var::from_tensor(&x).unwrap(), &kernel, None).unwrap();
+    bencher.bench(|| y.backward().unwrap());
+}
+
+#[divan::bench(args = [32, 64])]
+fn convolution_weight_gradient(bencher: Bencher, channels: usize) {
+    let [x, kernel] = features_and_kernel(channels);
+    let y = conv2d(&x, &Var::from_tensor(&kernel).unwrap(), None).unwrap();
+    bencher.bench(|| y.backward().unwrap());
+}
+
+/// Group normalisation, modulation and SiLU.
+#[divan::bench(args = [32, 64])]
+fn modulated_activation(bencher: Bencher, channels: usize) {
+    let (x, [scale, shift]) =
+        (normals(&[BATCH, 64, 64, channels]), [0; 2].map(|_| normals(&[BATCH, channels])));
+    bencher.bench(|| modulated_silu(&x, &scale, &shift, 8).unwrap());
+}
+
+/// To 32 x 32 pixels.
+#[divan::bench(args = [32, 64])]
+fn down(bencher: Bencher, channels: usize) {
+    let x = normals(&[BATCH, 64, 64, channels]);
+    bencher.bench(|| average2(&x).unwrap());
+}
+
+/// From 32 x 32 pixels, joined with as many channels of the finer level.
+#[divan::bench(args = [32, 64])]
+fn up_and_join(bencher: Bencher, channels: usize) {
+    let [coarse, fine] = [32, 64].map(|side| normals(&[BATCH, side, side, channels]));
+    bencher.bench(|| repeat2_and_join(&coarse, &fine).unwrap());
+}
+
+/// Light of a volume of 16 x 128 x 128 voxels on the camera, by fast Fourier transforms.
+#[divan::bench]
+fn convolution_of_a_volume(bencher: Bencher) {
+    let domain = Domain::new([16, 96, 96], [200e-9, 65e-9, 65e-9], 1, [0, 16, 16], 2).unwrap();
+    let grid = Grid { shape: [9, 33, 33], pitch: domain.object.pitch };
+    let psf = Psf { grid, values: Array3::from_elem(grid.shape, 1.0) };
+    let convolution = Convolution::new(&psf, &domain, &Compute::cpu()).unwrap();
+    let [z, y, x] = domain.object.shape;
+    let object = normals(&[1, z, y, x]);
+    bencher.bench(|| convolution.apply(&object).unwrap());
+}
+
+/// 1000 visibilities of one image: one matrix for 64 pixels a side, matrices of rows and columns for 256.
+#[divan::bench(args = [64, 256])]
+fn visibilities(bencher: Bencher, side: usize) {
+    const LONGEST: f64 = 8e9;
+    let grid = Grid::sky(side, 7.8e-10).unwrap();
+    let mut rng = Rng::new(6);
+    let uv: Vec<[f64; 2]> =
+        (0..1000).map(|_| [0; 2].map(|_| LONGEST * (2.0 * rng.uniform() - 1.0))).collect();
+    let fourier = Fourier::new(&grid, &uv, Pulse::default(), &Compute::cpu()).unwrap();
+    let image = normals(&[1, 1, side, side]);
+    bencher.bench(|| fourier.apply(&image).unwrap());
 }

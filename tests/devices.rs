@@ -3,9 +3,10 @@
 use antumbra::compute::Compute;
 use candle_core::{DType, Device};
 
+/// The CPU and every GPU.
 fn all(dtype: DType) -> Vec<Compute> {
-    let gpu = Device::new_cuda(0).ok();
-    [Device::Cpu].into_iter().chain(gpu).map(|device| Compute { device, dtype }).collect()
+    let gpus = (0..).map_while(|index| Device::new_cuda(index).ok());
+    [Device::Cpu].into_iter().chain(gpus).map(|device| Compute { device, dtype }).collect()
 }
 
 /// Every device in single precision.

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::{Result, compute::Compute, tensor::compute_of};
+use crate::{Result, compute::Compute, tensor::compute_of, transfer::send};
 
 /// A forward model with unknown parameters.
 pub trait Blind: Send + Sync {
@@ -49,7 +49,7 @@ fn blur_matrix(side: usize, widths: &Tensor, compute: &Compute) -> Result<Tensor
     let column = gains.matmul(&cosines)?;
     let offsets: Vec<u32> =
         (0..side * side).map(|index| ((index / side + side - index % side) % side) as u32).collect();
-    let offsets = Tensor::from_vec(offsets, side * side, &compute.device)?;
+    let offsets = send(offsets, &compute.device)?;
     Ok(column.index_select(&offsets, 1)?.reshape((widths.dim(0)?, side, side))?)
 }
 

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use antumbra::io::cube_hdf5;
 use serde_json::Value;
 
 /// A run of seconds; after so few rounds hardly a chain fits, and all are kept.
@@ -127,6 +128,29 @@ fn an_interrupted_run_continues_to_the_same_bytes() {
             "{name} differs"
         );
     }
+}
+
+/// Matching and both kinds of cycles of its correction. Ten chains are denoised in two parts.
+#[test]
+fn the_number_of_threads_does_not_change_a_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, two] = ["1", "2"].map(|threads| {
+        let run = folder.path().join(threads);
+        let mut command = antumbra(&["reconstruct", "--no-plots", "-j", threads]);
+        command.arg(data()).arg("-o").arg(&run);
+        for setting in SHORT.into_iter().chain(["solver.matching.particles=10"]) {
+            command.args(["--set", setting]);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        run
+    });
+    for name in ["checkpoint.safetensors", "metrics.jsonl", "diagnostics.json"] {
+        assert!(fs::read(one.join(name)).unwrap() == fs::read(two.join(name)).unwrap(), "{name} differs");
+    }
+    // The headers of cubes know the settings, and with them the number of threads.
+    let [one, two] = [one, two].map(|run| cube_hdf5::read(&run.join("posterior.h5")).unwrap().samples);
+    assert!(!one.is_empty() && one == two);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use antumbra::{
     io::uvfits,
     posterior::{
         Solver,
+        gibbs::{Gibbs, GibbsSettings},
         ppm::{Ppm, PpmSettings},
     },
     prior::{
@@ -53,8 +54,8 @@ fn plane(pixels: usize, compute: &Compute) -> Problem {
     }
 }
 
-/// What crosses in the second step of matching; the first one also draws the particles.
-fn of_a_step(problem: &Problem, particles: usize, compute: &Compute) -> Crossings {
+/// A small untrained network for images of a problem.
+fn network(problem: &Problem, compute: &Compute) -> UNet {
     let small = Architecture {
         pixels: problem.forward.grid().shape[2],
         widths: vec![8, 16],
@@ -63,8 +64,12 @@ fn of_a_step(problem: &Problem, particles: usize, compute: &Compute) -> Crossing
         groups: 4,
         ..Architecture::default()
     };
-    let rng = Rng::new(1);
-    let prior = UNet::new(small, &rng, compute).unwrap();
+    UNet::new(small, &Rng::new(1), compute).unwrap()
+}
+
+/// What crosses in the second step of matching; the first one also draws the particles.
+fn of_a_step(problem: &Problem, particles: usize, compute: &Compute) -> Crossings {
+    let (prior, rng) = (network(problem, compute), Rng::new(1));
     let settings = PpmSettings { particles, draw_steps: 2, ..PpmSettings::default() };
     let mut ppm = Ppm::new(settings, &prior, &rng, compute).unwrap();
     let mut step = |index| ppm.step(problem, &prior, &mut rng.stream("step", index)).unwrap();
@@ -99,5 +104,58 @@ fn nothing_crosses_for_the_data_of_a_camera() {
     for compute in devices::single() {
         let step = one_thread.install(|| of_a_step(&plane(16, &compute), 2, &compute));
         assert_eq!(step.tensors, 2 + 4 + if compute.device.is_cpu() { 4 + 4 } else { 0 });
+    }
+}
+
+/// Tensors that cross in each round of split Gibbs sampling but the first, which looks at the problem and
+/// moves without the prior.
+fn of_rounds(problem: &Problem, chains: usize, settings: &GibbsSettings, compute: &Compute) -> Vec<u64> {
+    let (prior, rng) = (network(problem, compute), Rng::new(1));
+    let [z, y, x] = problem.forward.grid().shape;
+    let start = rng.stream("start", 0).normals(&[chains, z, y, x], compute).unwrap();
+    let mut gibbs = Gibbs::new(settings.clone(), start).unwrap();
+    let mut round = |index| {
+        let before = crossings().tensors;
+        gibbs.step(problem, &prior, &mut rng.stream("step", index)).unwrap();
+        crossings().tensors - before
+    };
+    let rounds = (settings.anneal + settings.rounds) as u64;
+    (0..rounds).map(&mut round).skip(1).collect()
+}
+
+/// Each half of a Langevin step takes as many leapfrog steps as the median chain needs, from 1 to 16, and
+/// each of these needs the likelihood of noise models on the host: predictions down, log likelihoods up, and
+/// the gradients of both the other way. Besides, a Langevin step sends the lengths of both kicks and how, how
+/// far and with which noise it damps velocities; either half sends how far to drift, how hard to kick and
+/// which chains accept, and reads work and energies, before and after, of all chains at once. Then the step
+/// reads how hot the chains are. A round sends velocities, asks for the likelihood where it begins and reads
+/// that where it ends. In some rounds hot chains get new velocities, chains are given up or copied, and kept
+/// draws are drawn once more. None of these numbers depends on chains or pixels, as long as the chains pass
+/// in one batch.
+#[test]
+fn a_round_of_gibbs_sampling_crosses_a_bounded_number_of_times_whatever_its_size() {
+    const LIKELIHOOD: u64 = 4;
+    const LEAPS: u64 = 16;
+    /// Kicks, damping, temperature; then what either half sends and reads.
+    const STEP: u64 = 2 + 3 + 1 + 2 * (3 + 3);
+    /// Which chains are hot, and new velocities.
+    const HOT: u64 = 2;
+    let settings =
+        GibbsSettings { cycles: 1, anneal: 10, rounds: 4, denoise: 2, leaps: 16, ..GibbsSettings::default() };
+    let steps = settings.denoise as u64;
+    let round = |step: u64| 1 + LIKELIHOOD + steps * step + 1;
+    let least = round(STEP + 2 * LIKELIHOOD);
+    // Which chains go on; the noise of a draw, for each of its denoiser evaluations but the last.
+    let most = round(STEP + 2 * LEAPS * LIKELIHOOD + HOT) + 1 + (steps - 1);
+    let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    for compute in devices::single() {
+        for (chains, pixels) in [(2, 16), (4, 16), (4, 32)] {
+            let rounds =
+                one_thread.install(|| of_rounds(&sky(pixels, &compute), chains, &settings, &compute));
+            assert!(
+                rounds.iter().all(|round| (least..=most).contains(round)),
+                "{chains} {pixels}: {rounds:?}"
+            );
+        }
     }
 }

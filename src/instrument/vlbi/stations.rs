@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 
 use super::{Observation, average::scans};
-use crate::{Error, Result, compute::Compute};
+use crate::{Error, Result, compute::Compute, transfer::send};
 
 /// Standard deviation of a log amplitude, of which arrays are calibrated to some 10 %.
 const LOG_AMPLITUDE: f64 = 0.1;
@@ -37,12 +37,8 @@ impl Stations {
                 }
             }
         }
-        let column = |end: Vec<u32>| {
-            let count = end.len();
-            Tensor::from_vec(end, count, &compute.device)
-        };
         let [first, second] = ends;
-        Ok(Self { gains: known.len(), ends: [column(first)?, column(second)?] })
+        Ok(Self { gains: known.len(), ends: [send(first, &compute.device)?, send(second, &compute.device)?] })
     }
 
     /// Number of unknown numbers: all log amplitudes, then all phases.
