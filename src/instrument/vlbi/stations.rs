@@ -57,7 +57,7 @@ impl Stations {
             return Err(Error::Shape { what: "station gains", expected, found });
         }
         let of = |first: usize, end: usize| -> Result<Tensor> {
-            Ok(parameters.narrow(1, first, self.gains)?.index_select(&self.ends[end], 1)?)
+            Ok(parameters.narrow(1, first, self.gains)?.contiguous()?.index_select(&self.ends[end], 1)?)
         };
         let amplitude = ((of(0, 0)? + of(0, 1)?)? * LOG_AMPLITUDE)?.exp()?;
         let phase = ((of(self.gains, 0)? - of(self.gains, 1)?)? * PHASE)?;

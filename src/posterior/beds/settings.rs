@@ -13,6 +13,8 @@ const CANDIDATES: usize = 32;
 
 /// Learning rate of generators.
 const GENERATOR: f64 = 3e-3;
+/// Gaussians of a mixture.
+const COMPONENTS: usize = 16;
 
 /// The solver `name` with the settings that all beds share; none if there is no such solver.
 ///
@@ -30,7 +32,8 @@ pub fn settings(name: &str) -> Option<SolverSettings> {
             match &mut matching.family {
                 FamilySettings::Generator(generator) => generator.learning_rate = GENERATOR,
                 FamilySettings::Amortized(amortized) => amortized.learning_rate = GENERATOR,
-                FamilySettings::Particles | FamilySettings::Mixture(_) => {}
+                FamilySettings::Mixture(mixture) => mixture.components = COMPONENTS,
+                FamilySettings::Particles => {}
             }
             correction.langevin.iterations = 200;
             correction.langevin.draws = 1;

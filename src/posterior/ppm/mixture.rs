@@ -38,7 +38,7 @@ pub struct MixtureSettings {
 
 impl Default for MixtureSettings {
     fn default() -> Self {
-        Self { components: 16, rank: 0 }
+        Self { components: 12, rank: 0 }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Denoising diffusion null-space: each denoised image is made to fit the data before it is diffused again.
 //!
 //! Source: Wang et al. 2023, "Zero-shot image restoration using denoising diffusion null-space model", the noisy form DDNM+:
-//! a share l = min(1, s' / sigma) of each measured coordinate is taken from the data, and the noise that comes with it is left
-//! out of the noise that is added. Without time travel.
+//! a share l = min(1, t / sigma) of each measured coordinate is taken from the data, t = eta s' the fresh noise of a step, and the noise
+//! that comes with it is left out of the noise that is added. Without time travel.
 
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +55,8 @@ impl Transition for NullSpace {
     ) -> Result<()> {
         let (x, linear, eta) = (&ensemble.x, &self.linear, self.eta);
         let clean = denoised(prior, x, from)?;
-        let taken = |sigma: f64| (to / sigma).min(1.0);
+        let fresh = eta * to;
+        let taken = |sigma: f64| (fresh / sigma).min(1.0);
         let share = linear.each(x, |_, sigma| taken(sigma))?;
         let centre = linear.coordinates(&clean)?;
         let misfit = linear.row(linear.data.clone(), x)?.broadcast_sub(&centre)?;
@@ -63,10 +64,10 @@ impl Transition for NullSpace {
         let kept = to * (1.0 - eta * eta).max(0.0).sqrt() / from;
         let mean = (fitted + ((x - &clean)? * kept)?)?;
         let noise = rng.normals(x.dims(), &compute_of(x))?;
-        let spread = linear.each(x, |_, sigma| (to * to - (taken(sigma) * sigma).powi(2)).max(0.0).sqrt())?;
+        let spread = |sigma: f64| (fresh.powi(2) - (taken(sigma) * sigma).powi(2)).max(0.0).sqrt();
+        let spread = linear.each(x, |_, sigma| spread(sigma))?;
         let measured = linear.coordinates(&noise)?.broadcast_mul(&spread)?;
-        let noise = linear.replaced(&(&noise * to)?, &measured)?;
-        ensemble.x = (mean + (noise * eta)?)?;
+        ensemble.x = (mean + linear.replaced(&(&noise * fresh)?, &measured)?)?;
         Ok(())
     }
 }
