@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{D, Tensor, Var};
+use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -13,7 +13,10 @@ use crate::{
     Error, Result,
     compute::Compute,
     rng::Rng,
-    tensor::resample::{average2, repeat2},
+    tensor::{
+        attention::attention,
+        resample::{average2, repeat2},
+    },
 };
 
 /// Shape of a network inside the preconditioning of the variance-preserving diffusion (Karras et al. 2022, table 1).
@@ -277,12 +280,8 @@ impl SongUNet {
         let part = |part: &str| format!("{}.{part}", block.name);
         let all = self.weights.convolve(&part("qkv"), &self.norm(&part("norm2"), x)?)?;
         let all = all.reshape((batch, height * width, channels, 3))?;
-        let kind = |which| all.narrow(3, which, 1)?.squeeze(3)?.contiguous();
-        let (queries, keys, values) = (kind(0)?, kind(1)?, kind(2)?);
-        let scores = (queries.matmul(&keys.t()?)? / (channels as f64).sqrt())?;
-        let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
-        let weights = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
-        let gathered = weights.matmul(&values)?.reshape((batch, height, width, channels))?;
+        let kind = |which| all.narrow(3, which, 1)?.squeeze(3);
+        let gathered = attention(&kind(0)?, &kind(1)?, &kind(2)?)?.reshape(x.shape())?;
         self.weights.convolve(&part("proj"), &gathered)
     }
 

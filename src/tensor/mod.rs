@@ -1,6 +1,8 @@
 //! What candle lacks: fast convolution and normalisation, Fourier transforms, gradients of plain functions.
 
 pub mod adam;
+pub mod attention;
+mod attention_kernel;
 pub mod blocks;
 pub mod conv;
 mod conv_kernel;
