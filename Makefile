@@ -22,7 +22,7 @@ demo-microscope: build
 	$(ANTUMBRA) reconstruct data/microtubules/mt_widefield.ome.tif --instrument data/microtubules/microscope.yaml -o runs/microtubules --force || test $$? -eq 1
 
 # Without the first variable candle reads /proc/cpuinfo for every matrix product; the second keeps its threads from spinning.
-test: .tools/bin/cmake
+test: .tools/bin/cmake .tools/bin/tifffile
 	cargo fmt --check
 	cargo clippy --release --all-targets -- -D warnings
 	RAYON_NUM_THREADS=$$(nproc) CANDLE_NUM_THREADS=1 cargo test --release
@@ -50,6 +50,10 @@ deny:
 
 clean:
 	rm -rf target .tools
+
+# A test opens posterior stacks in it.
+.tools/bin/tifffile: .tools/bin/cmake
+	.tools/bin/pip install --quiet 'tifffile>=2024'
 
 # The vendored HDF5 library needs a cmake newer than Debian 12's; the wheel on PyPI brings one.
 .tools/bin/cmake:

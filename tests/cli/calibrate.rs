@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use antumbra::io::cube_hdf5;
+use ndarray::Axis;
 use serde_json::Value;
 
 const SHORT: [&str; 9] = [
@@ -20,8 +22,12 @@ const SHORT: [&str; 9] = [
 ];
 
 fn calibrate(run_file: &Path, directory: &Path, more: &[&str]) -> Command {
+    short("calibrate", run_file, directory, more)
+}
+
+fn short(what: &str, run_file: &Path, directory: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_antumbra"));
-    command.arg("calibrate").arg(run_file).arg("-o").arg(directory).args(["-j", "2"]).args(more);
+    command.arg(what).arg(run_file).arg("-o").arg(directory).args(["-j", "2"]).args(more);
     for setting in SHORT {
         command.args(["--set", setting]);
     }
@@ -90,6 +96,43 @@ fn an_interrupted_calibration_continues_and_too_few_replicates_give_no_verdict()
     }
     let page = fs::read_to_string(directory.join("report.html")).unwrap();
     assert!(page.contains("no verdict") && page.contains("Ring diameter"), "{page}");
+}
+
+/// A calibration that asks for half as much spread again: samples are widened about their mean in a file of their own.
+#[test]
+fn recalibrated_samples_are_kept_beside_the_raw_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let (run_file, directory) = (run_file(folder.path()), folder.path().join("calibration"));
+    let made = calibrate(&run_file, &directory, &["--replicates", "1", "--no-plots"]).output().unwrap();
+    assert_eq!(made.status.code(), Some(1), "{}", stderr(&made));
+    let file = directory.join("calibration.json");
+    let mut report: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    report["pixel_scaling"]
+        .as_array_mut()
+        .unwrap()
+        .iter_mut()
+        .for_each(|scaling| scaling["factor"] = 1.5.into());
+    fs::write(&file, report.to_string()).unwrap();
+    let run = folder.path().join("run");
+    let ended = short("reconstruct", &run_file, &run, &["--no-plots"]).output().unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{}", stderr(&ended));
+    let raw = fs::read(run.join("posterior.h5")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_antumbra"))
+        .arg("diagnose")
+        .arg(&run)
+        .arg("--calibration")
+        .arg(&directory)
+        .output()
+        .unwrap();
+    assert_ne!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert_eq!(fs::read(run.join("posterior.h5")).unwrap(), raw);
+    let [before, after] = ["posterior.h5", "posterior_recalibrated.h5"]
+        .map(|name| cube_hdf5::read(&run.join(name)).unwrap().samples.mapv(f64::from));
+    let [mean, same] = [&before, &after].map(|samples| samples.mean_axis(Axis(0)).unwrap());
+    let largest = mean.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+    assert!(mean.iter().zip(&same).all(|(a, b)| (a - b).abs() < 1e-5 * largest));
+    let [narrow, wide] = [(&before, &mean), (&after, &same)].map(|(samples, mean)| samples - mean);
+    assert!(narrow.iter().zip(&wide).all(|(a, b)| (1.5 * a - b).abs() < 1e-5 * largest));
 }
 
 #[test]
