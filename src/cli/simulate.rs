@@ -10,7 +10,7 @@ use crate::{
         Observation,
         array::{Array, Schedule, Source},
         fourier::Pulse,
-        gains::{GainModel, PhaseGains, SkyModel, simulate},
+        gains::{GainModel, GainSpreads, PhaseGains, SkyModel, simulate},
     },
     io::{
         image::{self, SkyImage},
@@ -121,8 +121,11 @@ impl Simulate {
         Ok(match self.no_gains {
             true => GainModel { systematic, ..GainModel::NONE },
             false => GainModel {
-                offset: self.gain_offset,
-                scatter: self.gain_scatter,
+                amplitudes: GainSpreads {
+                    offset: self.gain_offset,
+                    scatter: self.gain_scatter,
+                    ..GainSpreads::NONE
+                },
                 phases: self.phases,
                 systematic,
             },

@@ -7,7 +7,7 @@ use antumbra::instrument::Problem;
 use antumbra::instrument::vlbi::{
     Observation, Vlbi,
     array::{Array, Schedule, Source},
-    gains::{GainModel, PhaseGains, SkyModel, simulate},
+    gains::{GainModel, GainSpreads, PhaseGains, SkyModel, simulate},
     problem::{DataProduct, problem},
 };
 use antumbra::prior::Scaling;
@@ -26,7 +26,7 @@ pub fn observation(seed: u64) -> Observation {
     let like = Array::find("eht2017").unwrap().observe(&source, &schedule).unwrap();
     let grid = Vlbi { pixels: SIDE, ..Vlbi::default() }.grid().unwrap();
     let pixels = blob(&grid);
-    let gains = GainModel { offset: 0.1, scatter: 0.05, phases: PhaseGains::Scan, systematic: 0.0 };
+    let gains = GainModel { amplitudes: GainSpreads::default(), phases: PhaseGains::Scan, systematic: 0.0 };
     let model = SkyModel { pixels: &pixels, grid: &grid, pulse: Default::default() };
     simulate(&like, model, &gains, true, &Rng::new(seed)).unwrap()
 }
@@ -41,7 +41,7 @@ fn blob(grid: &Grid) -> Vec<f64> {
 pub(super) fn all_products(data: &Observation, compute: &Compute) -> Problem {
     use DataProduct::*;
     let settings = Vlbi {
-        data: vec![Visibility, Amplitude, ClosurePhase, LogClosureAmplitude, Flux],
+        data: vec![Visibility, Amplitude, ClosurePhase, LogAmplitude, LogClosureAmplitude, Flux],
         pixels: SIDE,
         flux: Some(antumbra::units::Flux(1.6)),
         ..Vlbi::default()

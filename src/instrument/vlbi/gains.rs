@@ -11,7 +11,7 @@ use super::{
     fourier::Pulse,
     products::model_visibilities,
 };
-use crate::{Result, grid::Grid, rng::Rng};
+use crate::{Error, Result, grid::Grid, rng::Rng};
 
 /// For how long a station keeps its random phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
@@ -26,13 +26,76 @@ pub enum PhaseGains {
     Stamp,
 }
 
-/// Random station gains and baseline errors; a baseline measures g_1 conj(g_2) (1 + e) V.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct GainModel {
-    /// Standard deviation of a station's constant log amplitude.
+/// Standard deviations of a station's log amplitude gain.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GainSpread {
+    /// Of its constant part.
     pub offset: f64,
-    /// Standard deviation of its log amplitude from scan to scan.
+    /// From scan to scan.
     pub scatter: f64,
+}
+
+/// Standard deviations of the log amplitude gains of all stations.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GainSpreads {
+    /// Of the constant part of a station's. Default: 0.1.
+    pub offset: f64,
+    /// From scan to scan. Default: 0.05.
+    pub scatter: f64,
+    /// Those of single stations, by their code in the file. Default: 0.2 and 0.2 of `LM`, whose gain at 230 GHz changed with pointing
+    /// and focus in 2017.
+    pub stations: BTreeMap<String, GainSpread>,
+}
+
+impl Default for GainSpreads {
+    fn default() -> Self {
+        let large = ("LM".to_owned(), GainSpread { offset: 0.2, scatter: 0.2 });
+        Self { offset: 0.1, scatter: 0.05, stations: [large].into() }
+    }
+}
+
+impl GainSpreads {
+    /// Perfect stations.
+    pub const NONE: Self = Self { offset: 0.0, scatter: 0.0, stations: BTreeMap::new() };
+
+    /// Those of the station of that code.
+    pub fn of(&self, code: &str) -> GainSpread {
+        let usual = GainSpread { offset: self.offset, scatter: self.scatter };
+        self.stations.get(code).copied().unwrap_or(usual)
+    }
+
+    /// # Errors
+    /// A spread outside 0 to 3, or a station that `observation` lacks; `place` names the setting.
+    pub fn check(&self, observation: &Observation, place: &str) -> Result<()> {
+        let usual = GainSpread { offset: self.offset, scatter: self.scatter };
+        for spread in self.stations.values().chain([&usual]) {
+            for value in [spread.offset, spread.scatter] {
+                if !(0.0..=3.0).contains(&value) {
+                    return Err(Error::config(place, format!("{value} is not between 0 and 3")));
+                }
+            }
+        }
+        let is_there = |code: &str| observation.stations.iter().any(|station| station.code == code);
+        let given = self.stations.keys().filter(|code| !Self::default().stations.contains_key(*code));
+        match given.into_iter().find(|code| !is_there(code)) {
+            None => Ok(()),
+            Some(code) => {
+                let codes: Vec<_> =
+                    observation.stations.iter().map(|station| station.code.as_str()).collect();
+                let message = format!("no station `{code}`; the file has {}", codes.join(", "));
+                Err(Error::config(format!("{place}.stations"), message))
+            }
+        }
+    }
+}
+
+/// Random station gains and baseline errors; a baseline measures g_1 conj(g_2) (1 + e) V.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GainModel {
+    /// Of a station's log amplitudes.
+    pub amplitudes: GainSpreads,
     /// How long a phase, drawn from the full circle, lasts.
     pub phases: PhaseGains,
     /// Standard deviation of the real and of the imaginary part of a baseline's error e in each scan, which does not
@@ -42,23 +105,24 @@ pub struct GainModel {
 
 impl GainModel {
     /// Perfect stations.
-    pub const NONE: Self = Self { offset: 0.0, scatter: 0.0, phases: PhaseGains::None, systematic: 0.0 };
+    pub const NONE: Self = Self { amplitudes: GainSpreads::NONE, phases: PhaseGains::None, systematic: 0.0 };
 
     /// The factor of each visibility, g_1 conj(g_2) (1 + e).
     fn draw(&self, observation: &Observation, rng: &Rng) -> Vec<Complex64> {
         let stations = observation.stations.len();
-        let normals = |stream: &str, index: usize, sigma: f64| -> Vec<f64> {
+        let spreads = || observation.stations.iter().map(|station| self.amplitudes.of(&station.code));
+        let normals = |stream: &str, index: usize, sigma: fn(GainSpread) -> f64| -> Vec<f64> {
             let mut rng = rng.stream(stream, index as u64);
-            (0..stations).map(|_| sigma * rng.normal()).collect()
+            spreads().map(|spread| sigma(spread) * rng.normal()).collect()
         };
         let angles = |index: usize| -> Vec<f64> {
             let mut rng = rng.stream("phase", index as u64);
             (0..stations).map(|_| PI * (2.0 * rng.uniform() - 1.0)).collect()
         };
-        let offsets = normals("offset", 0, self.offset);
+        let offsets = normals("offset", 0, |spread| spread.offset);
         let mut gains = vec![Complex64::ONE; observation.visibilities.len()];
         for (index, scan) in scans(observation).into_iter().enumerate() {
-            let scatter = normals("scatter", index, self.scatter);
+            let scatter = normals("scatter", index, |spread| spread.scatter);
             for k in scan {
                 let log = observation.visibilities[k].stations.map(|s| offsets[s] + scatter[s]);
                 gains[k] *= (log[0] + log[1]).exp();
@@ -164,7 +228,8 @@ mod tests {
         let (like, grid) = (coverage(), Grid::sky(8, 80.0 * MICROARCSECOND).unwrap());
         let pixels: Vec<f64> = (0..64).map(|k| 0.01 * (1 + k % 7) as f64).collect();
         let model = SkyModel { pixels: &pixels, grid: &grid, pulse: Pulse::Triangle };
-        let gains = |phases| GainModel { offset: 0.2, scatter: 0.1, phases, systematic: 0.0 };
+        let amplitudes = GainSpreads { offset: 0.2, scatter: 0.1, ..GainSpreads::NONE };
+        let gains = |phases| GainModel { amplitudes: amplitudes.clone(), phases, systematic: 0.0 };
         let clean = simulate(&like, model, &GainModel::NONE, false, &Rng::new(1)).unwrap();
         let truth: Vec<Complex64> = clean.visibilities.iter().map(|row| row.value).collect();
         for phases in [PhaseGains::Scan, PhaseGains::Stamp] {

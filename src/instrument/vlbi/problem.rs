@@ -8,10 +8,11 @@ use super::{
     Observation, Visibility,
     average::{Average, add_systematic, average},
     fourier::{Fourier, Pulse},
+    gains::GainSpreads,
     held_out::HoldOut,
     likelihood::{
-        Amplitude, Centroid, ClosurePhase, ComplexVisibility, Known, LogClosureAmplitude, Product, TotalFlux,
-        Visibilities, short_spacings,
+        Amplitude, Centroid, ClosurePhase, ComplexVisibility, Known, LogAmplitude, LogClosureAmplitude,
+        Product, TotalFlux, Visibilities, short_spacings,
     },
     stations::Stations,
 };
@@ -36,6 +37,8 @@ pub enum DataProduct {
     Visibility,
     /// Visibility amplitudes; for files whose amplitude gains are calibrated.
     Amplitude,
+    /// Log amplitudes behind station gains of which [`Vlbi::gains`] is the prior.
+    LogAmplitude,
     /// Closure phases, free of station phases.
     ClosurePhase,
     /// Log closure amplitudes, free of station amplitudes.
@@ -82,7 +85,10 @@ pub struct Vlbi {
     /// Visibilities with a smaller signal-to-noise ratio form no closure phases, for phases of noise are not Gaussian, and do not
     /// count in the chi-square of log closure amplitudes. Default: 3.
     pub snr_cut: f64,
-    /// Visibilities with a smaller signal-to-noise ratio form no log closure amplitudes. Larger values keep of weak visibilities those
+    /// Standard deviations of the stations' log amplitude gains: the prior of `log_amplitude`, and the gains of simulated data in
+    /// calibrations. Default: 0.1 and from scan to scan 0.05, of the LMT 0.2 each.
+    pub gains: GainSpreads,
+    /// Visibilities with a smaller signal-to-noise ratio form no log closure amplitudes and count in no log amplitudes. Larger values keep of weak visibilities those
     /// that noise has made stronger. Default: 1.
     pub amplitude_snr_cut: f64,
     /// Flux density of the compact source, for example `0.6 Jy`. Default: see [`Vlbi::compact_flux`].
@@ -116,6 +122,7 @@ impl Default for Vlbi {
             intra_site: IntraSite::default(),
             total_flux: None,
             total_flux_error: 0.1,
+            gains: GainSpreads::default(),
             snr_cut: 3.0,
             amplitude_snr_cut: 1.0,
             flux: None,
@@ -191,17 +198,42 @@ impl Vlbi {
     }
 
     /// Log closure amplitudes, through intra-site baselines too where they see the total flux.
-    fn amplitudes(&self, observation: &Observation, fitted: &Observation) -> Result<LogClosureAmplitude> {
-        let (cut, systematic) = (self.amplitude_snr_cut, self.systematic);
-        let closures = LogClosureAmplitude::new(fitted, cut, self.snr_cut, systematic)?;
-        let (IntraSite::Total, Some(known)) = (self.intra_site, self.total_flux(observation)?) else {
-            return Ok(closures);
-        };
+    fn closures(&self, observation: &Observation, fitted: &Observation) -> Result<LogClosureAmplitude> {
+        let cuts = [self.amplitude_snr_cut, self.systematic];
+        let closures = LogClosureAmplitude::new(fitted, cuts[0], self.snr_cut, cuts[1])?;
+        match self.known(observation)? {
+            None => Ok(closures),
+            Some(known) => {
+                let (all, places) = self.placed(observation)?;
+                closures.through(&all, cuts, &places, known)
+            }
+        }
+    }
+
+    /// Log amplitudes, of intra-site baselines too where they see the total flux.
+    fn amplitudes(&self, observation: &Observation) -> Result<LogAmplitude> {
+        self.gains.check(observation, "vlbi.gains")?;
+        let (all, places) = self.placed(observation)?;
+        let cuts = [self.amplitude_snr_cut, self.systematic];
+        LogAmplitude::new(&all, cuts, &places, self.known(observation)?, &self.gains)
+    }
+
+    /// What intra-site baselines see, where they take part with an amplitude that is known.
+    pub(super) fn known(&self, observation: &Observation) -> Result<Option<Known>> {
+        match self.intra_site {
+            IntraSite::Total => self.total_flux(observation),
+            IntraSite::Exclude | IntraSite::Keep => Ok(None),
+        }
+    }
+
+    /// The prepared observation and where the model has each of its visibilities.
+    fn placed(&self, observation: &Observation) -> Result<(Observation, Vec<Option<usize>>)> {
         let all = self.prepare(observation)?;
         let mut place = 0..;
-        let places: Vec<_> =
-            all.visibilities.iter().map(|row| if is_intra_site(row) { None } else { place.next() }).collect();
-        closures.through(&all, [cut, systematic], &places, known)
+        let is_fitted = |row| self.intra_site == IntraSite::Keep || !is_intra_site(row);
+        let places =
+            all.visibilities.iter().map(|row| if is_fitted(row) { place.next() } else { None }).collect();
+        Ok((all, places))
     }
 
     fn centroid_sigma(&self) -> Result<f64> {
@@ -321,7 +353,8 @@ pub fn likelihoods(observation: &Observation, settings: &Vlbi) -> Result<Vec<Arc
             DataProduct::Visibility => measured(ComplexVisibility::new(rows)),
             DataProduct::Amplitude => measured(Amplitude::new(rows)),
             DataProduct::ClosurePhase => measured(ClosurePhase::new(&fitted, settings.snr_cut)?),
-            DataProduct::LogClosureAmplitude => measured(settings.amplitudes(observation, &fitted)?),
+            DataProduct::LogAmplitude => measured(settings.amplitudes(observation)?),
+            DataProduct::LogClosureAmplitude => measured(settings.closures(observation, &fitted)?),
             DataProduct::Flux => {
                 measured(TotalFlux { flux: flux.value, sigma: flux.sigma, spacings: rows.len() })
             }

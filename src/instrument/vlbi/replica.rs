@@ -7,13 +7,10 @@ use rustfft::num_complex::Complex64;
 use super::{
     Observation, Vlbi,
     gains::{GainModel, PhaseGains, observe},
-    problem::{DataProduct, IntraSite, is_intra_site, likelihoods},
+    problem::{DataProduct, is_intra_site, likelihoods},
     products::model_visibilities,
 };
 use crate::{Result, grid::Grid, instrument::Likelihood, rng::Rng, units};
-
-/// Spread of station gains, which the closures do not see: about that of the 2017 data of the Event Horizon Telescope.
-const GAINS: GainModel = GainModel { offset: 0.1, scatter: 0.05, phases: PhaseGains::Scan, systematic: 0.0 };
 
 /// The data model of a reconstruction, apart from what was measured.
 #[derive(Debug, Clone)]
@@ -33,10 +30,7 @@ impl Replica {
     /// Fluxes that are out of range or cannot be told from the data.
     pub fn new(observation: &Observation, settings: &Vlbi) -> Result<Self> {
         let flux = settings.compact_flux(observation)?;
-        let total = match settings.intra_site {
-            IntraSite::Total => settings.total_flux(observation)?,
-            IntraSite::Exclude | IntraSite::Keep => None,
-        };
+        let total = settings.known(observation)?;
         let settings = Vlbi {
             flux: Some(units::Flux(flux.value)),
             flux_sigma: Some(units::Flux(flux.sigma)),
@@ -72,8 +66,10 @@ impl Replica {
         let systematic = self.settings.systematic;
         match (fits(DataProduct::Visibility), fits(DataProduct::Amplitude)) {
             (true, _) => GainModel { systematic, ..GainModel::NONE },
-            (false, true) => GainModel { offset: 0.0, scatter: 0.0, systematic, ..GAINS },
-            (false, false) => GainModel { systematic, ..GAINS },
+            (false, true) => GainModel { phases: PhaseGains::Scan, systematic, ..GainModel::NONE },
+            (false, false) => {
+                GainModel { amplitudes: self.settings.gains.clone(), phases: PhaseGains::Scan, systematic }
+            }
         }
     }
 }
@@ -87,7 +83,7 @@ mod tests {
         compute::Compute,
         instrument::vlbi::{
             array::{Array, Schedule, Source},
-            problem::problem,
+            problem::{IntraSite, problem},
         },
         prior::Scaling,
         units::MICROARCSECOND,
@@ -112,6 +108,12 @@ mod tests {
     fn drawn_data_fit_their_truth() {
         let (coverage, pixels, grid) = example();
         let settings = Vlbi {
+            data: vec![
+                DataProduct::ClosurePhase,
+                DataProduct::LogClosureAmplitude,
+                DataProduct::LogAmplitude,
+                DataProduct::Flux,
+            ],
             pixels: 16,
             flux: Some(units::Flux(12.0)),
             intra_site: IntraSite::Exclude,
@@ -122,7 +124,7 @@ mod tests {
         let built = problem(&coverage, &replica.settings, Scaling::IDENTITY, &compute).unwrap();
         let image = Tensor::from_vec(pixels.clone(), (1, 1, 16, 16), &compute.device).unwrap();
         let predicted = built.forward.apply(&image).unwrap();
-        let mut squares = [[0.0; 2]; 2];
+        let mut squares = [[0.0; 2]; 3];
         for seed in 0..30 {
             let drawn = replica.likelihoods(&pixels, &grid, &Rng::new(seed)).unwrap();
             for (sum, likelihood) in squares.iter_mut().zip(&drawn) {

@@ -1,78 +1,31 @@
 //! Log closure amplitudes.
 
-use std::sync::Arc;
-
-use nalgebra::{Cholesky, DMatrix, DVector, Dyn};
 use rustfft::num_complex::Complex64;
 
 use super::{
     Product,
-    closures::{Sums, balance, softened},
-    rice::{Moments, log_amplitude},
+    closures::Sums,
+    log_amplitudes::LogAmplitudes,
+    noise::{self, Known, Noise},
 };
 use crate::{
     Error, Result,
     instrument::vlbi::{
-        Observation, Visibility,
-        average::time_stamps,
-        closure::{above_noise, independent_quadrangles, whiten},
+        Observation,
+        closure::{above_noise, independent_quadrangles},
         products::{MeasuredClosure, log_closure_amplitude_fit, log_closure_amplitudes},
     },
     rng::Rng,
 };
 
-/// Log closure amplitudes of all time stamps.
+/// Log closure amplitudes of all time stamps, with the density of [`super::log_amplitudes`].
 ///
-/// Mean and covariance of the data are those that the *model's* amplitudes have with the noise of each visibility, and
-/// the density is the Gaussian of these moments, its determinant included. Errors taken from the measured
-/// amplitudes, (sigma / |V|)^2, would make what is too strong by chance look well measured and what is too weak look badly measured:
-/// an amplitude measured n times its noise would be found 2 / n^2 too large on average. With the moments of the model the score
-/// averages to zero at the truth, exactly.
-///
-/// The datum is ln |V| itself. Below the noise it has a long tail, which no Gaussian describes: such visibilities should be cut, but no
-/// more than those, for a cut keeps what is too strong by chance. Chi-square is eht-imaging's: its minimal set of what is well
-/// measured, debiased, with the measured errors, taken as independent.
+/// Chi-square is eht-imaging's: its minimal set of what is well measured, debiased, with the measured errors, taken as independent.
 #[derive(Debug, Clone)]
 pub struct LogClosureAmplitude {
-    stamps: Arc<[Stamp]>,
+    sums: LogAmplitudes,
     minimal: Vec<MeasuredClosure<4>>,
     rows: usize,
-    /// Noise, Jy, against which the density is balanced.
-    noise: f64,
-}
-
-/// The independent set of one time stamp.
-#[derive(Debug, Clone)]
-struct Stamp {
-    sums: Sums,
-    /// Of each visibility that takes part.
-    noises: Vec<Noise>,
-    /// Log determinant of the covariance at the measured amplitudes: what a log density is counted from.
-    usual: f64,
-    /// That covariance.
-    measured: DMatrix<f64>,
-}
-
-/// What is known of one visibility.
-#[derive(Debug, Clone)]
-struct Noise {
-    /// Where the model has it; none where its true amplitude is known.
-    place: Option<usize>,
-    /// Moments at the measured, or the known, amplitude.
-    measured: Moments,
-    /// Thermal noise, Jy.
-    sigma: f64,
-    /// Variance of ln |V| beside it.
-    systematic: f64,
-}
-
-/// A visibility whose true amplitude is known: that of the whole source at a spacing too short to resolve it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Known {
-    /// Flux density, Jy.
-    pub flux: f64,
-    /// Fractional error, one for all times.
-    pub error: f64,
 }
 
 impl LogClosureAmplitude {
@@ -87,22 +40,20 @@ impl LogClosureAmplitude {
         let minimal = minimal.into_iter().map(|closure| closure.renumbered(&numbers)).collect();
         let (kept, numbers) = above_noise(observation, snr_cut);
         let rows = observation.visibilities.len();
-        let noises = (0..rows).map(|row| Noise::of(&observation.visibilities[row], systematic, Some(row)));
-        let stamps = stamps(observation, &kept, &numbers, &noises.collect::<Vec<_>>())?;
-        if stamps.is_empty() {
+        let places: Vec<_> = (0..rows).map(Some).collect();
+        let noises = Noise::all(observation, systematic, &places, None, 0);
+        let sums = closures(observation, &kept, &numbers)?;
+        if sums.is_empty() {
             return Err(Error::config(
                 "data",
                 "no quadrangle of well-measured visibilities at any time; lower vlbi.amplitude_snr_cut or leave log_closure_amplitude out of vlbi.data",
             ));
         }
-        Ok(Self { stamps: stamps.into(), minimal, rows, noise: 0.0 })
+        Ok(Self { sums: LogAmplitudes::new(sums, &noises, 0), minimal, rows })
     }
 
-    /// The same with closures through `all` visibilities: those that are `known`, and those of the model at their
-    /// `places` in it. Chi-square stays that of the minimal set without the known ones.
-    ///
-    /// The error of what is known is the same at all T times. Each time stamp takes it as its own, larger by the root of T:
-    /// together they then tell as much of it as one measurement would.
+    /// The same with closures through `all` visibilities: those that are `known`, with the same error at all times, and those of the
+    /// model at their `places` in it. Chi-square stays that of the minimal set without the known ones.
     ///
     /// # Errors
     /// A visibility without amplitude or noise.
@@ -114,123 +65,22 @@ impl LogClosureAmplitude {
         known: Known,
     ) -> Result<Self> {
         let (mut kept, numbers) = above_noise(all, snr_cut);
-        let error = known.error * (time_stamps(&kept).len() as f64).sqrt();
         for (row, number) in kept.visibilities.iter_mut().zip(&numbers) {
             if places[*number].is_none() {
-                row.sigma = row.sigma.hypot(error * row.value.norm());
+                row.sigma = row.sigma.hypot(known.error * row.value.norm());
             }
         }
-        let noise = |(row, place): (&Visibility, &Option<usize>)| {
-            let mut noise = Noise::of(row, systematic, *place);
-            if place.is_none() {
-                noise.systematic += error * error;
-                noise.measured = noise.moments(known.flux);
-            }
-            noise
-        };
-        let noises: Vec<_> = all.visibilities.iter().zip(places).map(noise).collect();
-        Ok(Self { stamps: stamps(all, &kept, &numbers, &noises)?.into(), ..self })
+        let noises = Noise::all(all, systematic, places, Some(known), 0);
+        Ok(Self { sums: LogAmplitudes::new(closures(all, &kept, &numbers)?, &noises, 1), ..self })
     }
 }
 
-/// The independent sets of the visibilities that are `kept`, whose `numbers` among all of the observation are given.
-fn stamps(
-    observation: &Observation,
-    kept: &Observation,
-    numbers: &[usize],
-    noises: &[Noise],
-) -> Result<Vec<Stamp>> {
-    let values: Vec<f64> =
-        observation.visibilities.iter().map(|row| 0.5 * softened(&row.value).ln()).collect();
-    let stamp = |set| {
-        let sums = Sums::new(set, &values);
-        let noises = sums.visibilities.iter().map(|&visibility| noises[visibility].clone()).collect();
-        let mut stamp = Stamp { sums, noises, usual: 0.0, measured: DMatrix::zeros(0, 0) };
-        let measured: Vec<_> = stamp.noises.iter().map(|noise| noise.measured).collect();
-        stamp.measured = stamp.covariance_of(&measured);
-        stamp.usual =
-            stamp.measured.clone().cholesky().map_or(0.0, |covariance| log_determinant(&covariance));
-        stamp
-    };
+/// The independent closures of the visibilities that are `kept`, whose `numbers` among all of the observation are given.
+fn closures(observation: &Observation, kept: &Observation, numbers: &[usize]) -> Result<Vec<Sums>> {
+    let values = noise::measured(observation);
     let sets = independent_quadrangles(kept)?;
     sets.iter().try_for_each(|set| set.whitener().map(|_| ()))?;
-    Ok(sets.into_iter().map(|set| stamp(set.renumbered(numbers))).collect())
-}
-
-impl Noise {
-    fn of(row: &Visibility, systematic: f64, place: Option<usize>) -> Self {
-        let amplitude = row.value.norm();
-        let thermal = row.sigma.powi(2) - (systematic * amplitude).powi(2);
-        let sigma = thermal.max(1e-12 * row.sigma.powi(2)).sqrt();
-        let systematic = systematic * systematic;
-        Self { place, measured: moments(amplitude, sigma, systematic), sigma, systematic }
-    }
-
-    /// Moments of ln |V| of a true `amplitude`.
-    fn moments(&self, amplitude: f64) -> Moments {
-        moments(amplitude, self.sigma, self.systematic)
-    }
-}
-
-/// Moments of ln |V| of a true `amplitude` with noise of `sigma`, and the variance `systematic` beside it.
-fn moments(amplitude: f64, sigma: f64, systematic: f64) -> Moments {
-    let moments = log_amplitude(amplitude, sigma);
-    Moments { variance: moments.variance + systematic, ..moments }
-}
-
-impl Stamp {
-    /// Moments of all visibilities that take part.
-    fn moments(&self, model: &[Complex64]) -> Vec<Moments> {
-        let of = |noise: &Noise| match noise.place {
-            Some(place) => noise.moments(softened(&model[place]).sqrt()),
-            None => noise.measured,
-        };
-        self.noises.iter().map(of).collect()
-    }
-
-    /// Covariance of the closures.
-    fn covariance_of(&self, moments: &[Moments]) -> DMatrix<f64> {
-        let mut weighted = self.sums.factors.clone();
-        weighted.column_iter_mut().zip(moments).for_each(|(mut column, moments)| column *= moments.variance);
-        weighted * self.sums.factors.transpose()
-    }
-
-    /// The same in factors; none where it is not positive definite.
-    fn covariance(&self, moments: &[Moments]) -> Option<Cholesky<f64, Dyn>> {
-        self.covariance_of(moments).cholesky()
-    }
-
-    fn expected(&self, moments: &[Moments]) -> DVector<f64> {
-        &self.sums.factors * DVector::from_iterator(moments.len(), moments.iter().map(|m| m.mean))
-    }
-
-    /// Log density, and its derivatives by the log amplitudes of the visibilities that take part.
-    fn log_density(&self, model: &[Complex64]) -> Option<(f64, Vec<f64>)> {
-        let moments = self.moments(model);
-        let covariance = self.covariance(&moments)?;
-        let misfit = &self.sums.data - self.expected(&moments);
-        let weighted = covariance.solve(&misfit);
-        let value = -0.5 * (misfit.dot(&weighted) + log_determinant(&covariance) - self.usual);
-        let pulled = self.sums.factors.tr_mul(&weighted);
-        let spread = covariance.l_dirty().solve_lower_triangular(&self.sums.factors)?;
-        let slope = |(index, moments): (usize, &Moments)| {
-            let [mean, variance] = moments.slopes;
-            let power = pulled[index].powi(2) - spread.column(index).norm_squared();
-            pulled[index] * mean + 0.5 * power * variance
-        };
-        Some((value, moments.iter().enumerate().map(slope).collect()))
-    }
-
-    /// See [`balance`]; blur does not reach what is known.
-    fn balance(&self, model: &[Complex64], noise: f64) -> Option<(f64, Vec<f64>)> {
-        let power = |noise: &Noise| noise.place.map_or(f64::INFINITY, |place| softened(&model[place]));
-        let powers: Vec<f64> = self.noises.iter().map(power).collect();
-        balance(&self.sums, &self.measured, &powers, noise)
-    }
-}
-
-fn log_determinant(covariance: &Cholesky<f64, Dyn>) -> f64 {
-    2.0 * covariance.l_dirty().diagonal().iter().map(|value| value.ln()).sum::<f64>()
+    Ok(sets.into_iter().map(|set| Sums::new(set.renumbered(numbers), &values)).collect())
 }
 
 impl Product for LogClosureAmplitude {
@@ -238,7 +88,7 @@ impl Product for LogClosureAmplitude {
     const SINGULAR: bool = false;
 
     fn count(&self) -> usize {
-        self.stamps.iter().map(|stamp| stamp.sums.data.len()).sum()
+        self.sums.count()
     }
 
     fn visibilities(&self) -> usize {
@@ -246,40 +96,15 @@ impl Product for LogClosureAmplitude {
     }
 
     fn balanced(&self, noise: f64) -> Option<Self> {
-        Some(Self { noise, ..self.clone() })
+        Some(Self { sums: self.sums.balanced(noise), ..self.clone() })
     }
 
     fn log_prob(&self, model: &[Complex64], gradient: &mut [Complex64]) -> f64 {
-        let mut sum = 0.0;
-        for stamp in &*self.stamps {
-            let Some((value, mut slopes)) = stamp.log_density(model) else { return f64::NEG_INFINITY };
-            sum += value;
-            if self.noise > 0.0 {
-                let Some((more, further)) = stamp.balance(model, self.noise) else {
-                    return f64::NEG_INFINITY;
-                };
-                sum += more;
-                slopes.iter_mut().zip(further).for_each(|(slope, more)| *slope += more);
-            }
-            for (noise, slope) in stamp.noises.iter().zip(slopes) {
-                if let Some(place) = noise.place {
-                    gradient[place] += slope * model[place] / softened(&model[place]);
-                }
-            }
-        }
-        sum
+        self.sums.log_prob(model, gradient)
     }
 
     fn residuals(&self, model: &[Complex64]) -> Vec<f64> {
-        let whitened = |stamp: &Stamp| {
-            let moments = stamp.moments(model);
-            let misfit = (&stamp.sums.data - stamp.expected(&moments)).as_slice().to_vec();
-            match stamp.covariance(&moments) {
-                Some(covariance) => whiten(&covariance.l(), misfit),
-                None => vec![f64::NAN; misfit.len()],
-            }
-        };
-        self.stamps.iter().flat_map(whitened).collect()
+        self.sums.residuals(model)
     }
 
     fn chi2(&self, model: &[Complex64]) -> f64 {
@@ -287,36 +112,25 @@ impl Product for LogClosureAmplitude {
     }
 
     fn draw(&self, model: &[Complex64], rng: &mut Rng) -> Vec<f64> {
-        let mut draws = Vec::new();
-        for stamp in &*self.stamps {
-            let moments = stamp.moments(model);
-            let mut drawn = stamp.expected(&moments);
-            if let Some(covariance) = stamp.covariance(&moments) {
-                drawn += covariance.l() * DVector::from_fn(drawn.len(), |_, _| rng.normal());
-            }
-            draws.extend(drawn.iter());
-        }
-        draws
+        self.sums.draw(model, rng)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            SHORT_SPACINGS,
-            closures::example::{observation, replace},
-            laws,
-        },
+        super::{SHORT_SPACINGS, closures::example::observation, laws},
         *,
     };
+    use crate::instrument::vlbi::Visibility;
 
     fn with_data(product: &LogClosureAmplitude, data: Option<&[f64]>) -> LogClosureAmplitude {
-        let mut product = product.clone();
-        data.inspect(|data| {
-            replace(Arc::make_mut(&mut product.stamps).iter_mut().map(|stamp| &mut stamp.sums), data)
-        });
-        product
+        match data {
+            Some(data) => {
+                LogClosureAmplitude { sums: product.sums.clone().with_data(data), ..product.clone() }
+            }
+            None => product.clone(),
+        }
     }
 
     #[test]

@@ -9,7 +9,10 @@ mod centroid;
 mod closure_phase;
 mod closures;
 mod flux;
+mod log_amplitude;
+mod log_amplitudes;
 mod log_closure_amplitude;
+mod noise;
 mod rice;
 mod visibility;
 
@@ -21,7 +24,9 @@ pub use self::{
     centroid::Centroid,
     closure_phase::{ClosurePhase, wrap},
     flux::TotalFlux,
-    log_closure_amplitude::{Known, LogClosureAmplitude},
+    log_amplitude::LogAmplitude,
+    log_closure_amplitude::LogClosureAmplitude,
+    noise::Known,
     visibility::{Amplitude, ComplexVisibility},
 };
 use crate::{
@@ -67,7 +72,7 @@ pub trait Product: Send + Sync + 'static {
     /// Whitened residuals.
     fn residuals(&self, model: &[Complex64]) -> Vec<f64>;
 
-    /// Chi-square per datum by eht-imaging's definition.
+    /// Chi-square per datum, by eht-imaging's definition where it has one.
     fn chi2(&self, model: &[Complex64]) -> f64;
 
     /// Data drawn from the density around `model`.
